@@ -1,0 +1,139 @@
+"""Where voxels lie in the patient: 4x4 float64 ijkToRas matrices, slice axes and the dense output grid.
+
+Everything inside the library is RAS millimetres. Files are LPS; :func:`flip_ras_lps` is the only place where the two meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGSLib.errors import InputError
+
+Matrix = NDArray[np.float64]
+
+AXIS_NAMES = ("i", "j", "k")
+UNIFORM_TOLERANCE = 0.01
+"""Slice gaps that differ by less than this fraction of the median gap count as equal."""
+
+
+def flip_ras_lps(coordinates: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Convert between RAS and LPS; the conversion is its own inverse.
+
+    :param coordinates: a 4x4 affine (index to mm), or points of shape ``(..., 3)`` in mm.
+    :return: a float64 copy in the other frame.
+
+    >>> flip_ras_lps(np.array([1.0, 2.0, 3.0]))
+    array([-1., -2.,  3.])
+    """
+    flipped = np.array(coordinates, dtype=np.float64)
+    if flipped.shape == (4, 4):
+        flipped[:2] *= -1.0
+    else:
+        flipped[..., :2] *= -1.0
+    return flipped
+
+
+def transform_points(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Apply a 4x4 affine to points of shape ``(..., 3)``."""
+    return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def spacing(ijk_to_ras: Matrix) -> NDArray[np.float64]:
+    """:return: the voxel spacing in mm along i, j, k, shape ``(3,)``."""
+    return np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+
+
+def shifted_origin(ijk_to_ras: Matrix, start_ijk: Sequence[float]) -> Matrix:
+    """:return: the matrix of a crop that starts at voxel ``start_ijk`` of the given one."""
+    moved = ijk_to_ras.copy()
+    moved[:3, 3] = transform_points(ijk_to_ras, np.asarray(start_ijk, dtype=np.float64))
+    return moved
+
+
+def slice_axis(ijk_to_ras: Matrix, shape_ijk: Sequence[int], choice: str = "auto") -> int:
+    """The array axis (0 = i, 1 = j, 2 = k) along which the slices are stacked.
+
+    ``auto`` takes the axis of the largest spacing; equal spacings (within 1 %) mean k.
+
+    :raises InputError: if ``choice`` is unknown or the axis has fewer than two slices.
+    """
+    if choice == "auto":
+        mm = spacing(ijk_to_ras)
+        axis = 2 if mm[2] >= mm.max() * (1.0 - UNIFORM_TOLERANCE) else int(np.argmax(mm))
+    elif choice in AXIS_NAMES:
+        axis = AXIS_NAMES.index(choice)
+    else:
+        raise InputError(f"The slice axis '{choice}' is none of auto, i, j, k.")
+    if shape_ijk[axis] < 2:
+        raise InputError(
+            f"The volume has {shape_ijk[axis]} slice along {AXIS_NAMES[axis]}, and at least 2 are needed to reconstruct between."
+        )
+    return axis
+
+
+def stack_order(axis: int) -> Tuple[int, int, int]:
+    """Axes of a ``[k, j, i]`` array in the order (slice, row, column) for slices along ``axis`` (0 = i, 1 = j, 2 = k)."""
+    return ((2, 0, 1), (1, 0, 2), (0, 1, 2))[axis]
+
+
+def stack_columns(axis: int) -> Tuple[int, int, int]:
+    """Columns of ijkToRas that belong to (column, row, slice) of a stack along ``axis``; the counterpart of :func:`stack_order`."""
+    slice_kji, row_kji, column_kji = stack_order(axis)
+    return 2 - column_kji, 2 - row_kji, 2 - slice_kji
+
+
+@dataclass(frozen=True)
+class OutputGrid:
+    """The slices of a dense reconstruction.
+
+    ``positions_mm`` (T,) lie at a regular ``spacing_mm`` along the stack, counted from the first acquired slice;
+    ``acquired[s]`` is the output slice that lies on acquired slice s, or -1 where none does (irregular stacks only).
+    """
+
+    positions_mm: NDArray[np.float64]
+    spacing_mm: float
+    acquired: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.positions_mm)
+
+
+def default_scale(gap_mm: float, pixel_mm: float, largest: int = 8) -> int:
+    """The subdivision of a slice gap that comes closest to cubic voxels, from 1 to ``largest``."""
+    return int(np.clip(round(gap_mm / pixel_mm), 1, largest))
+
+
+def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, spacing_mm: Optional[float] = None) -> OutputGrid:
+    """The regular grid of output slices that contains every acquired slice plane.
+
+    With ``scale`` K, S uniform slices become (S-1)*K+1 and output slice i*K lies on acquired slice i. A wanted ``spacing_mm`` is
+    met as closely as a whole number of subdivisions allows. Missing slices (gaps that are multiples of the smallest) stay on the
+    grid too; other irregular stacks get the regular grid of the median gap, and the planes it misses are marked -1.
+
+    :param positions_mm: acquired slice positions (S,), increasing, the first 0.
+    :raises InputError: if neither or both of scale and spacing are given, or one is not positive.
+    """
+    if (scale is None) == (spacing_mm is None):
+        raise InputError("Give either a scale or a slice spacing for the output.")
+    gaps = np.diff(positions_mm)
+    base = float(np.median(gaps))
+    multiples = gaps / gaps.min()
+    if np.all(np.abs(multiples - np.round(multiples)) < UNIFORM_TOLERANCE * np.round(multiples)):
+        base = float(positions_mm[-1] / np.round(multiples).sum())
+    if spacing_mm is not None:
+        if spacing_mm <= 0:
+            raise InputError(f"The output spacing must be positive, not {spacing_mm:g} mm.")
+        scale = max(1, round(base / spacing_mm))
+    assert scale is not None
+    if scale < 1:
+        raise InputError(f"The output scale must be a whole number of at least 1, not {scale}.")
+    step = base / scale
+    count = int(np.floor(positions_mm[-1] / step + 0.5 * UNIFORM_TOLERANCE * len(positions_mm))) + 1
+    grid = np.arange(count, dtype=np.float64) * step
+    nearest = np.clip(np.round(positions_mm / step).astype(np.int64), 0, count - 1)
+    on_grid = np.abs(grid[nearest] - positions_mm) <= UNIFORM_TOLERANCE * base * max(1, len(gaps) ** 0.5)
+    return OutputGrid(grid, step, np.where(on_grid, nearest, -1))

@@ -1,0 +1,112 @@
+"""The stack of parallel slices that everything downstream works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Dict, Optional, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGSLib import geometry
+from MedGSLib.geometry import Matrix
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels as a file holds them.
+
+    ``voxels`` is ``[k, j, i]``; ``ijk_to_ras`` 4x4 float64 in mm. ``positions_mm`` (K,) gives irregular slice positions along the
+    k axis, counted from the first slice (then column 2 of ``ijk_to_ras`` holds the median gap). ``meta`` holds header facts under
+    the names ``slice_thickness_mm``, ``spacing_between_slices_mm``, ``study_date``, ``modality``, ``patient_id``.
+    """
+
+    voxels: NDArray
+    ijk_to_ras: Matrix
+    positions_mm: Optional[NDArray[np.float64]] = None
+    meta: Dict[str, str] = field(default_factory=dict)
+
+    @property
+    def shape_ijk(self) -> Tuple[int, int, int]:
+        """Size along i, j, k."""
+        k, j, i = self.voxels.shape
+        return i, j, k
+
+
+@dataclass(frozen=True)
+class Label:
+    """One segment: the voxel value in the label map, and how it is called and coloured (RGB 0..1)."""
+
+    value: int
+    name: str
+    color: Tuple[float, float, float] = (0.85, 0.4, 0.35)
+
+
+@dataclass(frozen=True)
+class SliceStack:
+    """S parallel slices of H x W pixels, in the order they were acquired along one axis of the source volume.
+
+    :ivar image: float32 (S, H, W) in input units, or None when there is only a mask.
+    :ivar occupancy: float32 (L, S, H, W) in 0..1, one channel a label, or None when there is only an image.
+    :ivar labels: the L segments.
+    :ivar annotated: bool (S,), the slices whose mask is to be believed (an annotated slice may be empty).
+    :ivar positions_mm: float64 (S,), increasing from 0, along the stack direction.
+    :ivar plane_to_ras: 4x4 float64, (column px, row px, mm along the stack, 1) to RAS mm; the third column is a unit vector.
+    :ivar axis: 0, 1, 2 = i, j, k of the source volume.
+    :ivar start_ijk: first voxel of the crop in the source volume.
+    :ivar slice_thickness_mm: the thickness over which a slice averages, or None where unknown.
+    :ivar meta: header facts as in :class:`Volume`.
+    """
+
+    image: Optional[NDArray[np.float32]]
+    occupancy: Optional[NDArray[np.float32]]
+    labels: Tuple[Label, ...]
+    annotated: NDArray[np.bool_]
+    positions_mm: NDArray[np.float64]
+    plane_to_ras: Matrix
+    axis: int = 2
+    start_ijk: Tuple[int, int, int] = (0, 0, 0)
+    slice_thickness_mm: Optional[float] = None
+    meta: Dict[str, str] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """(S, H, W)."""
+        array = self.image if self.image is not None else self.occupancy
+        assert array is not None
+        return array.shape[-3], array.shape[-2], array.shape[-1]
+
+    @property
+    def gap_mm(self) -> float:
+        """The median distance between neighbouring slices."""
+        return float(np.median(np.diff(self.positions_mm)))
+
+    @property
+    def pixel_mm(self) -> Tuple[float, float]:
+        """Pixel size (row step, column step) in mm."""
+        mm = geometry.spacing(self.plane_to_ras)
+        return float(mm[1]), float(mm[0])
+
+    @property
+    def coordinates(self) -> NDArray[np.float64]:
+        """Slice coordinates t (S,) in units of the median gap; 0, 1, 2, ... where the stack is regular."""
+        return self.positions_mm / self.gap_mm
+
+    def index_to_ras(self, spacing_mm: float) -> Matrix:
+        """4x4 from (column, row, output slice) of a dense array with slices every ``spacing_mm`` to RAS mm."""
+        matrix = self.plane_to_ras.copy()
+        matrix[:3, 2] *= spacing_mm
+        return matrix
+
+    def select(self, slices: NDArray[np.int64]) -> SliceStack:
+        """The stack of the given slices only (increasing indices), e.g. with some left out for a self-check."""
+        first = float(self.positions_mm[slices[0]])
+        plane_to_ras = geometry.shifted_origin(self.plane_to_ras, (0.0, 0.0, first))
+        return replace(
+            self,
+            image=None if self.image is None else self.image[slices],
+            occupancy=None if self.occupancy is None else self.occupancy[:, slices],
+            annotated=self.annotated[slices],
+            positions_mm=self.positions_mm[slices] - first,
+            plane_to_ras=plane_to_ras,
+        )
