@@ -1,0 +1,39 @@
+"""Rasterizer backends behind one interface, and the choice between them."""
+
+from __future__ import annotations
+
+import os
+
+from torch import Tensor
+
+from MedGSLib.errors import BackendError
+from MedGSLib.gaussians import FoldedGaussians
+from MedGSLib.raster.interface import Rasterizer
+
+__all__ = ["Rasterizer", "choose_rasterizer", "render_slices"]
+
+
+def choose_rasterizer(device: str = "auto", threads: int | None = None) -> tuple[Rasterizer, str]:
+    """The backend to use and why, in one sentence.
+
+    :param device: "auto", "cuda" or "cpu".
+    :param threads: CPU threads of the numba kernels; None for all that the process may use.
+    :raises BackendError: when "cuda" is asked for and cannot be had, or the device is unknown.
+    """
+    if device not in ("auto", "cpu"):
+        raise BackendError(f"The device must be auto, cuda or cpu, not {device!r}.")
+    import numba
+
+    from MedGSLib.raster.cpu import CpuRasterizer
+
+    count = min(threads or len(os.sched_getaffinity(0)), numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(count)
+    return CpuRasterizer(), f"The CPU rasterizer is used with {count} thread{'s' if count > 1 else ''}."
+
+
+def render_slices(gaussians: FoldedGaussians, t: Tensor, height: int, width: int, rasterizer: Rasterizer) -> tuple[Tensor, Tensor]:
+    """Features (S, height, width, C) and weight (S, height, width) of the slices at t (S,), by the settings of the Gaussians."""
+    settings = gaussians.settings
+    return rasterizer.rasterize(
+        gaussians.at(t), height, width, blending=settings.blending, epsilon=settings.epsilon, background=settings.background
+    )
