@@ -1,0 +1,176 @@
+"""Segments as arrays on a volume's grid, and arrays as segments with their name, colour and terminology."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import slicer
+import vtk
+from numpy.typing import NDArray
+from vtk.util import numpy_support
+
+from MedGSLib.errors import InputError
+from MedGSLib.geometry import Matrix
+from MedGSLib.scene import frames, volumes
+
+LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+SURFACE = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+GEOMETRY_PARAMETER = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+
+
+@dataclass(frozen=True)
+class SegmentProperties:
+    """What a segment carries from the input to the outputs: how it is called, coloured, coded and shown."""
+
+    name: str
+    color: Tuple[float, float, float]
+    terminology: str = ""
+    opacity: float = 1.0
+    visible: bool = True
+
+    def asDict(self) -> Dict[str, Any]:
+        """:return: the properties for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def fromDict(values: Dict[str, Any]) -> SegmentProperties:
+        """The counterpart of :meth:`asDict`; unknown keys are ignored."""
+        red, green, blue = (float(value) for value in values["color"])
+        return SegmentProperties(
+            name=str(values["name"]),
+            color=(red, green, blue),
+            terminology=str(values.get("terminology", "")),
+            opacity=float(values.get("opacity", 1.0)),
+            visible=bool(values.get("visible", True)),
+        )
+
+
+def segmentIds(segmentationNode: slicer.vtkMRMLSegmentationNode) -> List[str]:
+    """The IDs of all segments, in their order."""
+    segmentation = segmentationNode.GetSegmentation()
+    return [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+
+
+def segmentProperties(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentId: str) -> SegmentProperties:
+    """The properties of a segment.
+
+    :raises InputError: if there is no such segment.
+    """
+    segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
+    if segment is None:
+        raise InputError(f"The segmentation '{segmentationNode.GetName()}' has no segment '{segmentId}'.")
+    terminology = vtk.reference("")
+    if not segment.GetTag(segment.GetTerminologyEntryTagName(), terminology):
+        terminology = ""
+    display = segmentationNode.GetDisplayNode()
+    red, green, blue = segment.GetColor()
+    return SegmentProperties(
+        name=segment.GetName(),
+        color=(red, green, blue),
+        terminology=str(terminology),
+        opacity=1.0 if display is None else display.GetSegmentOpacity3D(segmentId),
+        visible=True if display is None else bool(display.GetSegmentVisibility(segmentId)),
+    )
+
+
+def segmentArray(
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    segmentId: str,
+    volumeNode: slicer.vtkMRMLVolumeNode,
+    allowNonLinear: bool = False,
+) -> NDArray[np.uint8]:
+    """A segment on the voxel grid of a volume, whatever the segment's own geometry and parent transform.
+
+    :return: uint8 0 or 1, ``[k, j, i]`` of the volume; a voxel is set where its centre lies in the segment.
+    :raises InputError: if there is no such segment, it has no shape, or it lies under a non-linear transform that the volume is not
+        under and ``allowNonLinear`` is off.
+    """
+    segmentParent, volumeParent = segmentationNode.GetParentTransformNode(), volumeNode.GetParentTransformNode()
+    matrix: Optional[Matrix] = np.eye(4)
+    if segmentParent is not volumeParent:
+        matrix = frames.matrixBetween(segmentParent, volumeParent)
+    if matrix is None and not allowNonLinear:
+        frames.requireLinear(segmentationNode)
+    reference = volumes.orientedImage(np.zeros(volumes.voxels(volumeNode).shape, np.uint8), volumes.ijkToRas(volumeNode))
+    labelmap = _binaryLabelmap(segmentationNode, segmentId, reference, matrix)
+    if labelmap is None or labelmap.IsEmpty():
+        return np.zeros(volumes.voxels(volumeNode).shape, np.uint8)
+    transform = frames.transformBetween(segmentParent, volumeParent)
+    if matrix is not None and np.allclose(matrix, np.eye(4), atol=1e-9):
+        transform = None
+    resampled = slicer.vtkOrientedImageData()
+    resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
+    if not resample(labelmap, reference, resampled, False, False, transform):
+        name = segmentationNode.GetSegmentation().GetSegment(segmentId).GetName()
+        raise InputError(f"The segment '{name}' could not be brought onto the voxels of '{volumeNode.GetName()}'.")
+    array = numpy_support.vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(volumes.voxels(volumeNode).shape)
+    return (array > 0).astype(np.uint8)
+
+
+def _binaryLabelmap(
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    segmentId: str,
+    reference: slicer.vtkOrientedImageData,
+    toReference: Optional[Matrix],
+) -> Optional[slicer.vtkOrientedImageData]:
+    """The segment as its own labelmap; a segment drawn as surface is converted on a copy, on the grid of ``reference`` where linear."""
+    segmentation = segmentationNode.GetSegmentation()
+    if segmentation.GetSegment(segmentId) is None:
+        raise InputError(f"The segmentation '{segmentationNode.GetName()}' has no segment '{segmentId}'.")
+    if segmentation.ContainsRepresentation(LABELMAP):
+        labelmap = slicer.vtkOrientedImageData()
+        return labelmap if segmentationNode.GetBinaryLabelmapRepresentation(segmentId, labelmap) else None
+    copy = slicer.vtkSegmentation()
+    copy.SetSourceRepresentationName(segmentation.GetSourceRepresentationName())
+    copy.CopySegmentFromSegmentation(segmentation, segmentId)
+    if toReference is not None:
+        grid = slicer.vtkOrientedImageData()
+        grid.ShallowCopy(reference)
+        matrix = vtk.vtkMatrix4x4()
+        reference.GetImageToWorldMatrix(matrix)
+        grid.SetImageToWorldMatrix(frames.toVtkMatrix(np.linalg.inv(toReference) @ frames.toArray(matrix)))
+        copy.SetConversionParameter(GEOMETRY_PARAMETER, slicer.vtkSegmentationConverter.SerializeImageGeometry(grid))
+    if not copy.CreateRepresentation(LABELMAP):
+        raise InputError(f"The segment '{segmentId}' of '{segmentationNode.GetName()}' has no shape that can be turned into voxels.")
+    return copy.GetSegment(segmentId).GetRepresentation(LABELMAP)
+
+
+def labelmapOf(arrays: Sequence[NDArray[np.uint8]]) -> Tuple[NDArray[np.uint8], int]:
+    """Segments (same shape) as one label map with the values 1, 2, ...; the first segment wins where they overlap.
+
+    :return: the label map and the number of voxels where segments overlap.
+    """
+    labels = np.zeros(arrays[0].shape, np.uint8)
+    overlap = 0
+    for value, array in enumerate(arrays, start=1):
+        inside = array > 0
+        overlap += int(np.count_nonzero(inside & (labels > 0)))
+        labels[inside & (labels == 0)] = value
+    return labels, overlap
+
+
+def addSegment(
+    segmentation: slicer.vtkSegmentation,
+    properties: SegmentProperties,
+    array: NDArray[np.uint8],
+    matrix: Matrix,
+    surface: Optional[vtk.vtkPolyData] = None,
+) -> str:
+    """Append a segment with a labelmap and, where given, the closed surface that Slicer shows in 3D.
+
+    :param array: ``[k, j, i]``, non-zero inside; ``matrix`` its 4x4 ijkToRas in the segmentation's frame.
+    :return: the ID of the new segment.
+    """
+    segment = slicer.vtkSegment()
+    segment.SetName(properties.name)
+    segment.SetColor(*properties.color)
+    if properties.terminology:
+        segment.SetTag(segment.GetTerminologyEntryTagName(), properties.terminology)
+    segment.AddRepresentation(LABELMAP, volumes.orientedImage((array > 0).astype(np.uint8), matrix))
+    if surface is not None:
+        segment.AddRepresentation(SURFACE, surface)
+    segmentId = segmentation.GenerateUniqueSegmentID(properties.name)
+    segmentation.AddSegment(segment, segmentId)
+    return segmentId
