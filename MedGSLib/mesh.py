@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
-from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.distance import cdist
-from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 from vtkmodules.vtkCommonCore import vtkPoints
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkImageData, vtkPolyData
 from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkPolyDataNormals, vtkWindowedSincPolyDataFilter
 
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix, transform_points
+from MedGSLib.metrics_surface import max_diameter_mm, surface_area_mm2, triangles_of, volume_mm3
 
 LEVEL_CLEARANCE = 1e-3
 """Field values closer to the level than this are moved off it, so that no triangle degenerates (a shift under 0.005 voxel)."""
@@ -90,20 +89,6 @@ def polydata_from_arrays(points: NDArray[np.floating], triangles: NDArray[np.int
     return surface
 
 
-def mesh_arrays(surface: vtkPolyData) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """:return: points (N, 3) float64 and triangles (M, 3) of a surface that consists of triangles only.
-
-    :raises InputError: if the surface is empty or has other polygons than triangles.
-    """
-    if surface.GetNumberOfPolys() == 0:
-        raise InputError("The surface mesh is empty.")
-    cells = surface.GetPolys()
-    if cells.IsHomogeneous() != 3:
-        raise InputError("The surface mesh has polygons other than triangles; triangulate it first.")
-    points = vtk_to_numpy(surface.GetPoints().GetData()).astype(np.float64)
-    return points, vtk_to_numpy(cells.GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
-
-
 def with_point_normals(surface: vtkPolyData) -> vtkPolyData:
     """:return: the surface with unit point normals that follow its winding."""
     normals = vtkPolyDataNormals()
@@ -115,50 +100,16 @@ def with_point_normals(surface: vtkPolyData) -> vtkPolyData:
     return normals.GetOutput()
 
 
-def signed_volume_mm3(points: NDArray[np.float64], triangles: NDArray[np.int64]) -> float:
-    """Volume enclosed by a closed surface by the divergence theorem; positive when the winding points outward."""
-    corners = points[triangles] - points.mean(axis=0)
-    return float(np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0)
-
-
-def area_mm2(points: NDArray[np.float64], triangles: NDArray[np.int64]) -> float:
-    """Surface area of a triangle mesh."""
-    corners = points[triangles]
-    return float(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2.0)
-
-
-def max_diameter(points: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
-    """The largest distance between any two points (maximum Feret diameter).
-
-    :param points: (N, D) in mm, D = 2 or 3, N >= 1.
-    :return: the distance in mm and its two end points (2, D).
-    """
-    candidates = np.asarray(points, dtype=np.float64)
-    if len(candidates) > 10:
-        try:
-            candidates = candidates[ConvexHull(candidates).vertices]
-        except QhullError:
-            # Points on one line or plane have no hull in this dimension; the plain search below still holds.
-            candidates = np.unique(candidates, axis=0)
-    best, ends = -1.0, candidates[[0, 0]]
-    for first in range(0, len(candidates), 1024):
-        block = cdist(candidates[first : first + 1024], candidates)
-        if block.max() > best:
-            row, column = np.unravel_index(int(block.argmax()), block.shape)
-            best, ends = float(block[row, column]), candidates[[first + int(row), int(column)]]
-    return best, ends
-
-
 def mesh_summary(surface: vtkPolyData) -> MeshSummary:
     """Volume, area, largest diameter and bounds of a closed triangle surface in mm.
 
     :raises InputError: if the surface is empty or has other polygons than triangles.
     """
-    points, triangles = mesh_arrays(surface)
+    points, triangles = triangles_of(surface)
     return MeshSummary(
-        volume_cm3=signed_volume_mm3(points, triangles) / 1000.0,
-        area_cm2=area_mm2(points, triangles) / 100.0,
-        max_diameter_mm=max_diameter(points)[0],
+        volume_cm3=volume_mm3((points, triangles)) / 1000.0,
+        area_cm2=surface_area_mm2((points, triangles)) / 100.0,
+        max_diameter_mm=max_diameter_mm((points, triangles)),
         bounds_mm=tuple(float(bound) for bound in surface.GetBounds()),
         triangles=len(triangles),
     )
@@ -202,7 +153,7 @@ def _flying_edges(field: NDArray[np.float32], level: float) -> tuple[NDArray[np.
     contour.ComputeGradientsOff()
     contour.ComputeScalarsOff()
     contour.Update()
-    return mesh_arrays(contour.GetOutput())
+    return triangles_of(contour.GetOutput())
 
 
 def _smoothed(surface: vtkPolyData, iterations: int) -> vtkPolyData:
@@ -216,9 +167,8 @@ def _smoothed(surface: vtkPolyData, iterations: int) -> vtkPolyData:
     sinc.NonManifoldSmoothingOn()
     sinc.NormalizeCoordinatesOn()
     sinc.Update()
-    volume = signed_volume_mm3(*mesh_arrays(surface))
-    points, triangles = mesh_arrays(sinc.GetOutput())
-    shift = (volume - signed_volume_mm3(points, triangles)) / area_mm2(points, triangles)
+    points, triangles = triangles_of(sinc.GetOutput())
+    shift = (volume_mm3(surface) - volume_mm3((points, triangles))) / surface_area_mm2((points, triangles))
     return polydata_from_arrays(points + shift * vertex_normals(points, triangles), triangles)
 
 

@@ -16,7 +16,8 @@ from scipy.spatial.distance import pdist
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.geometry import Matrix, transform_points
-from MedGSLib.mesh import mesh_arrays, occupancy_to_mesh, polydata_from_arrays, with_point_normals
+from MedGSLib.mesh import occupancy_to_mesh, polydata_from_arrays, with_point_normals
+from MedGSLib.metrics_surface import triangles_of
 
 Array = NDArray[np.float64]
 
@@ -172,7 +173,7 @@ class AneurysmSurface:
         distance = self.signed_distance(np.column_stack([x.ravel(), y.ravel(), z.ravel()])).reshape(x.shape)
         index_to_own = np.diag([step_mm, step_mm, step_mm, 1.0])
         index_to_own[:3, 3] = (axes[2][0], axes[1][0], axes[0][0])
-        points, triangles = mesh_arrays(occupancy_to_mesh(0.5 + 0.5 * np.tanh(distance / step_mm / 2.0), index_to_own))
+        points, triangles = triangles_of(occupancy_to_mesh(0.5 + 0.5 * np.tanh(distance / step_mm / 2.0), index_to_own))
         return with_point_normals(polydata_from_arrays(transform_points(to_ras, self.project(points)), triangles))
 
     def _base_radius(self, u: Array) -> Array:

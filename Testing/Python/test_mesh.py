@@ -14,6 +14,7 @@ from vtkmodules.vtkFiltersCore import vtkFeatureEdges
 from MedGSLib import mesh
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix, transform_points
+from MedGSLib.metrics_surface import triangles_of
 
 RADIUS_MM = 20.0
 
@@ -50,7 +51,7 @@ def sphere(spacing: tuple[float, float, float], matrix: Matrix) -> tuple[NDArray
 
 
 def centroid(surface: vtkPolyData) -> NDArray[np.float64]:
-    points, triangles = mesh.mesh_arrays(surface)
+    points, triangles = triangles_of(surface)
     corners = points[triangles] - points.mean(axis=0)
     volumes = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
     return points.mean(axis=0) + (corners.sum(axis=1) / 4 * volumes[:, None]).sum(axis=0) / volumes.sum()
@@ -69,7 +70,7 @@ def test_a_sphere_keeps_its_size_and_place(spacing: tuple[float, float, float], 
     offset_voxels = np.linalg.inv(matrix[:3, :3]) @ (centroid(surface) - centre)
     assert np.abs(offset_voxels).max() < 0.1
     assert open_or_non_manifold_edges(surface) == 0
-    points = mesh.mesh_arrays(surface)[0]
+    points = triangles_of(surface)[0]
     normals = vtk_to_numpy(surface.GetPointData().GetNormals())
     assert np.einsum("ij,ij->i", normals, (points - centre) / RADIUS_MM).min() > 0.8
 
@@ -91,7 +92,7 @@ def test_a_segment_at_the_border_is_closed_half_a_voxel_outside() -> None:
 def test_noise_and_values_on_the_level_stay_manifold() -> None:
     noise = np.random.default_rng(3).random((20, 20, 20)).round(1).astype(np.float32)
     surface = mesh.occupancy_to_mesh(noise, np.eye(4))
-    points, triangles = mesh.mesh_arrays(surface)
+    points, triangles = triangles_of(surface)
     corners = points[triangles]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     assert open_or_non_manifold_edges(surface) == 0
@@ -120,7 +121,7 @@ def test_smoothing_a_binary_mask_flattens_it_and_keeps_its_volume() -> None:
     field, centre = sphere((1.0, 1.0, 1.0), matrix)
     binary = (field > 0.5).astype(np.float32)
     plain, smooth = (mesh.occupancy_to_mesh(binary, matrix, smoothing_iterations=count) for count in (0, 20))
-    roughness = [np.std(np.linalg.norm(mesh.mesh_arrays(surface)[0] - centre, axis=1)) for surface in (plain, smooth)]
+    roughness = [np.std(np.linalg.norm(triangles_of(surface)[0] - centre, axis=1)) for surface in (plain, smooth)]
     assert roughness[1] < 0.65 * roughness[0]
     assert mesh.mesh_summary(smooth).volume_cm3 == pytest.approx(mesh.mesh_summary(plain).volume_cm3, rel=1e-3)
     assert open_or_non_manifold_edges(smooth) == 0
@@ -129,17 +130,6 @@ def test_smoothing_a_binary_mask_flattens_it_and_keeps_its_volume() -> None:
 def test_an_empty_field_is_refused_in_one_sentence() -> None:
     with pytest.raises(InputError, match="empty"):
         mesh.occupancy_to_mesh(np.zeros((3, 3, 3), np.float32), np.eye(4))
-    with pytest.raises(InputError, match="empty"):
-        mesh.mesh_arrays(vtkPolyData())
-
-
-def test_max_diameter_finds_the_brute_force_answer() -> None:
-    points = np.random.default_rng(0).normal(size=(400, 3)) * (5, 2, 1)
-    expected = np.linalg.norm(points[:, None] - points[None], axis=-1).max()
-    distance, ends = mesh.max_diameter(points)
-    assert distance == pytest.approx(expected)
-    assert np.linalg.norm(ends[0] - ends[1]) == pytest.approx(expected)
-    assert mesh.max_diameter(np.zeros((12, 3)))[0] == 0
 
 
 def test_a_real_hippocampus_closes(shared_data) -> None:

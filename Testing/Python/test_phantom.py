@@ -9,6 +9,7 @@ from vtkmodules.vtkFiltersCore import vtkImplicitPolyDataDistance
 
 from MedGSLib import mesh
 from MedGSLib.geometry import transform_points
+from MedGSLib.metrics_surface import triangles_of
 from MedGSLib.phantom import Acquisition, AneurysmTruth, make_aneurysm
 from MedGSLib.phantom_shape import AneurysmShape
 
@@ -34,7 +35,7 @@ def test_the_signed_distance_is_the_distance_to_the_true_mesh() -> None:
     surface = truth.mesh(0.7)
     distance = vtkImplicitPolyDataDistance()
     distance.SetInput(surface)
-    points, triangles = mesh.mesh_arrays(surface)
+    points, triangles = triangles_of(surface)
     chosen = np.random.default_rng(1).choice(len(points), 400, replace=False)
     normals = mesh.vertex_normals(points, triangles)
     assert np.abs(truth.signed_distance(points)).max() < 2e-3
@@ -48,7 +49,7 @@ def test_the_signed_distance_is_the_distance_to_the_true_mesh() -> None:
 def test_growth_has_the_stated_height_and_place() -> None:
     before, after = (AneurysmTruth(AneurysmShape(growth_mm=growth)) for growth in (0.0, 5.0))
     surface = after.mesh(1.0)
-    points = mesh.mesh_arrays(surface)[0]
+    points = triangles_of(surface)[0]
     outward = -before.signed_distance(points)
     assert outward.max() == pytest.approx(5.0, abs=0.1)
     assert np.linalg.norm(points[outward.argmax()] - after.growth_place_ras()) < 2.0
