@@ -1,0 +1,134 @@
+"""Many cases in a row: finished ones are skipped, interrupted ones continued, and a failing one does not stop the others."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from MedGSLib.errors import EXIT_DONE, Cancelled, InputError
+from MedGSLib.failures import explain
+from MedGSLib.io.atomic import atomic_write
+from MedGSLib.job.result import RESULT_NAME, JobResult, collect_outputs, current_versions, verify, write_result
+from MedGSLib.progress import ProgressCallback, Reporter
+
+logger = logging.getLogger(__name__)
+
+STAGE = "batch"
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case; ``status`` is done, skipped (was done before) or failed."""
+
+    name: str
+    status: str
+    exit_code: int
+    seconds: float
+    message: str
+
+
+def read_cases(path: Path) -> dict[str, Row]:
+    """Read the case list.
+
+    :return: name of the case to its row: column (lower case, dashes) to text.
+    :raises InputError: if it is no table with a heading, has no cases, or two cases share a name.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            table = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The case list {path.name} is not a CSV text file.") from error
+    if len(table) < 2:
+        raise InputError(f"The case list {path.name} has no cases; it needs a heading row and one row a case.")
+    columns = [cell.strip().lower().replace("_", "-") for cell in table[0]]
+    if "image" not in columns and "mask" not in columns:
+        raise InputError(f"The case list {path.name} has neither a column 'image' nor a column 'mask'.")
+    cases: dict[str, Row] = {}
+    for number, cells in enumerate(table[1:], start=1):
+        if len(cells) > len(columns):
+            raise InputError(f"Case {number} of {path.name} has {len(cells)} cells under {len(columns)} columns.")
+        row = dict(zip(columns, (cell.strip() for cell in cells)))
+        name = _folder_name(row.pop("name", "") or row.get("image", "") or row.get("mask", "") or f"case{number}")
+        if name in cases:
+            raise InputError(f"Two cases of {path.name} are called '{name}'; give each its own 'name'.")
+        cases[name] = row
+    return cases
+
+
+def _folder_name(text: str) -> str:
+    stem = re.split(r"[\\/]", text.rstrip("\\/"))[-1]
+    stem = re.sub(r"\.(nii\.gz|seg\.nrrd|[A-Za-z]+)$", "", stem)
+    return re.sub(r"[^\w.-]+", "_", stem).strip(".") or "case"
+
+
+def run_batch(
+    cases: Mapping[str, Row], output: Path, run_case: Callable[[str], dict[str, Any]], progress: ProgressCallback | None = None
+) -> list[Outcome]:
+    """Run ``run_case`` for every case that is not finished, and keep ``output/summary.csv`` up to date.
+
+    :param cases: name to row; a finished case is skipped as long as its row is the same and its outputs are whole.
+    :param run_case: writes ``output/<name>`` and returns the report; may raise.
+    :raises Cancelled: when the callback answers False; the summary then holds the cases until there.
+    """
+    reporter = Reporter(progress)
+    outcomes: list[Outcome] = []
+    for number, (name, row) in enumerate(cases.items()):
+        reporter.start(STAGE, len(cases), f"Case {number + 1} of {len(cases)}: {name}")
+        folder, fingerprint = output / name, _fingerprint(row)
+        if _is_finished(folder, fingerprint):
+            outcomes.append(Outcome(name, "skipped", EXIT_DONE, 0.0, "finished before"))
+        else:
+            outcomes.append(_run_one(name, folder, fingerprint, run_case))
+        _write_summary(output / "summary.csv", outcomes)
+        if outcomes[-1].exit_code != EXIT_DONE:
+            reporter.message(f"{name} failed: {outcomes[-1].message}", level="error")
+    return outcomes
+
+
+def _run_one(name: str, folder: Path, fingerprint: str, run_case: Callable[[str], dict[str, Any]]) -> Outcome:
+    started = time.monotonic()
+    try:
+        (folder / RESULT_NAME).unlink(missing_ok=True)
+        report = run_case(name)
+        result = JobResult(
+            collect_outputs(folder, folder), timings=report.get("timings", {}), versions=current_versions(),
+            request_sha256=fingerprint, finished=time.time(),
+        )  # fmt: skip
+        write_result(folder, result)
+    except Cancelled:
+        raise
+    except Exception as error:
+        logger.debug("Case %s failed", name, exc_info=error)
+        exit_code, sentence = explain(error)
+        return Outcome(name, "failed", exit_code, time.monotonic() - started, sentence)
+    return Outcome(name, "done", EXIT_DONE, time.monotonic() - started, "")
+
+
+def _fingerprint(row: Row) -> str:
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+
+
+def _is_finished(folder: Path, fingerprint: str) -> bool:
+    if not (folder / RESULT_NAME).is_file():
+        return False
+    try:
+        return verify(folder).request_sha256 == fingerprint
+    except InputError as error:
+        logger.warning("%s is done again: %s", folder.name, error)
+        return False
+
+
+def _write_summary(path: Path, outcomes: list[Outcome]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(Outcome)])
+        writer.writeheader()
+        writer.writerows({**asdict(outcome), "seconds": f"{outcome.seconds:.1f}"} for outcome in outcomes)

@@ -1,0 +1,1 @@
+"""The ``medgs`` command: one module a subcommand, each importing what it needs only when it runs."""

@@ -1,0 +1,81 @@
+"""``medgs compare``: two or more time points of one patient."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+from typing import Any
+
+from MedGSLib.cli.console import Console
+from MedGSLib.cli.parser import add_command, existing, label
+from MedGSLib.errors import InputError
+
+DETAILS = """a time point is one of
+  RESULT        a folder written by 'medgs reconstruct'
+  MESH          a surface in patient coordinates (.vtp, .ply, .stl)
+  IMAGE,MASK    a volume and its segmentation, separated by a comma
+
+example:
+  medgs compare result_2023 result_2025 --dates 2023-05-02 2025-04-30 -o growth"""
+
+REGISTRATIONS = ("auto", "image", "surface", "none")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the grammar of this subcommand."""
+    parser = add_command(commands, "compare", run, "compare time points of one patient: registration, growth map, diameters", DETAILS)
+    parser.add_argument("baseline", metavar="BASELINE", help="the first time point")
+    parser.add_argument("followups", nargs="+", metavar="FOLLOWUP", help="later time points")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the comparison")
+    parser.add_argument("--dates", type=_date, nargs="+", metavar="YYYY-MM-DD", help="a date for each time point (default: from the files)")
+    parser.add_argument("--label", type=label, action="append", metavar="N|NAME", help="segments to compare (default: all)")
+    parser.add_argument(
+        "--registration",
+        default="auto",
+        metavar="auto|image|surface|none|FILE",
+        help="how follow-ups are brought onto the baseline: by stable anatomy, by surfaces, not at all, or by a transform file",
+    )
+
+
+def _date(text: str) -> datetime.date:
+    digits = text.replace("-", "")
+    try:
+        return datetime.datetime.strptime(digits, "%Y%m%d").date()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a date like 2025-04-30") from error
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Compare the time points."""
+    texts = [arguments.baseline, *arguments.followups]
+    if arguments.dates and len(arguments.dates) != len(texts):
+        raise InputError(f"There are {len(texts)} time points but {len(arguments.dates)} dates.")
+    if arguments.registration not in REGISTRATIONS:
+        existing(Path(arguments.registration), "transform")
+    paths = [_time_point_paths(text) for text in texts]
+
+    from MedGSLib.longitudinal.compare import compare_files
+
+    report = compare_files(
+        paths,
+        arguments.output,
+        dates=arguments.dates,
+        labels=tuple(arguments.label or ()),
+        registration=arguments.registration,
+        progress=console.progress,
+    )
+    console.result(f"Compared {len(texts)} time points: {arguments.output}", output=str(arguments.output), report=report)
+
+
+def _time_point_paths(text: str) -> tuple[Path, ...]:
+    """The one or two paths of a time point; a file whose name holds a comma is taken as it is."""
+    whole = Path(text)
+    if whole.exists():
+        return (whole,)
+    parts = tuple(Path(part) for part in text.split(","))
+    if len(parts) > 2:
+        raise InputError(f"'{text}' is no time point; give a result folder, a mesh, or IMAGE,MASK.")
+    for part in parts:
+        existing(part, "time point")
+    return parts

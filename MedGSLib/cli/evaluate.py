@@ -1,0 +1,71 @@
+"""``medgs evaluate``: slices are left out, reconstructed by several methods and compared with the truth."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from MedGSLib.cli.console import Console
+from MedGSLib.cli.parser import (
+    add_advanced_arguments,
+    add_command,
+    add_fit_arguments,
+    add_input_arguments,
+    config_overrides,
+    count,
+    existing,
+    input_options,
+)
+
+METHODS = ("medgs", "linear", "cubic", "sinc", "flow", "nearest", "sdf", "sdf_cubic", "morphological")
+DEFAULT_METHODS = "medgs,linear,cubic,flow,sdf,morphological"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the grammar of this subcommand."""
+    parser = add_command(commands, "evaluate", run, "leave slices out, reconstruct them, and compare methods with the truth")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a volume whose slices are all true")
+    parser.add_argument(
+        "--every", type=count, nargs="+", required=True, metavar="N", help="keep every N-th slice only; several N give several rows"
+    )
+    parser.add_argument(
+        "--methods",
+        type=_methods,
+        default=_methods(DEFAULT_METHODS),
+        metavar="A,B",
+        help=f"of {', '.join(METHODS)} (default: {DEFAULT_METHODS})",
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the table (JSON, CSV) and the plot")
+    add_input_arguments(parser)
+    add_fit_arguments(parser)
+    add_advanced_arguments(parser)
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"'{','.join(unknown)}' is none of {', '.join(METHODS)}")
+    return names
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Evaluate and write the table."""
+    existing(arguments.image, "image")
+    existing(arguments.mask, "mask")
+
+    from MedGSLib.config import preset_config
+    from MedGSLib.evaluate import evaluate_files
+
+    table = evaluate_files(
+        arguments.image,
+        arguments.mask,
+        arguments.output,
+        every=tuple(arguments.every),
+        methods=arguments.methods,
+        config=preset_config(arguments.preset, **config_overrides(arguments)),
+        inputs=input_options(arguments),
+        progress=console.progress,
+    )
+    console.result(f"The table and plot are in {arguments.output}.", output=str(arguments.output), table=table)
