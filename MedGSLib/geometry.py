@@ -62,6 +62,9 @@ def slice_axis(ijk_to_ras: Matrix, shape_ijk: Sequence[int], choice: str = "auto
     :raises InputError: if ``choice`` is unknown or the axis has fewer than two slices.
     """
     if choice == "auto":
+        if min(shape_ijk) < 2:
+            size = " x ".join(str(count) for count in shape_ijk)
+            raise InputError(f"The volume of {size} voxels is a single slice, and at least 2 are needed to reconstruct between.")
         mm = spacing(ijk_to_ras)
         axis = 2 if mm[2] >= mm.max() * (1.0 - UNIFORM_TOLERANCE) else int(np.argmax(mm))
     elif choice in AXIS_NAMES:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGSLib import geometry
+from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix
 
 
@@ -18,7 +19,8 @@ class Volume:
 
     ``voxels`` is ``[k, j, i]``; ``ijk_to_ras`` 4x4 float64 in mm. ``positions_mm`` (K,) gives irregular slice positions along the
     k axis, counted from the first slice (then column 2 of ``ijk_to_ras`` holds the median gap). ``meta`` holds header facts under
-    the names ``slice_thickness_mm``, ``spacing_between_slices_mm``, ``study_date``, ``modality``, ``patient_id``.
+    the names ``slice_thickness_mm``, ``spacing_between_slices_mm``, ``study_date``, ``modality``, ``patient_id``,
+    ``voxel_type`` (numpy name of the type in the file).
     """
 
     voxels: NDArray
@@ -31,6 +33,30 @@ class Volume:
         """Size along i, j, k."""
         k, j, i = self.voxels.shape
         return i, j, k
+
+    def with_positions(self, positions: NDArray[np.float64]) -> Volume:
+        """The same voxels with slices at ``positions`` (K,) mm along k, all increasing or all decreasing.
+
+        The first slice stays where it is. Regular positions become the k spacing, others are kept as ``positions_mm``.
+
+        :raises InputError: if their number or order does not fit the volume.
+        """
+        count = self.voxels.shape[0]
+        if len(positions) != count:
+            raise InputError(f"The volume has {count} slices along k, and {len(positions)} slice positions were given.")
+        if count < 2:
+            return self
+        gaps = np.diff(positions)
+        if not np.all(np.isfinite(positions)) or not (np.all(gaps > 0) or np.all(gaps < 0)):
+            raise InputError("The slice positions must all increase or all decrease, without repeats.")
+        distances = np.abs(positions - positions[0])
+        gap = float(np.median(np.abs(gaps)))
+        regular = bool(np.all(np.abs(np.abs(gaps) - gap) <= geometry.UNIFORM_TOLERANCE * gap))
+        if regular:
+            gap = float(distances[-1] / (count - 1))
+        matrix = self.ijk_to_ras.copy()
+        matrix[:3, 2] *= gap / geometry.spacing(matrix)[2]
+        return replace(self, ijk_to_ras=matrix, positions_mm=None if regular else distances)
 
 
 @dataclass(frozen=True)

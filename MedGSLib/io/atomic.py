@@ -1,0 +1,72 @@
+"""Files that appear under their final name complete, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+
+from MedGSLib.errors import InputError, MedGSError, ResourceError
+
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+
+
+def write_error(path: Path, error: OSError) -> MedGSError:
+    """:return: the exception that tells a user why ``path`` could not be written."""
+    if error.errno in DISK_FULL:
+        return ResourceError(f"The disk is full: {path} could not be written; free some space and run again.")
+    return InputError(f"The file {path} cannot be written: {error.strerror or error}.")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place, flushed to disk, once the block ends without an error.
+
+    The temporary name keeps every suffix of ``path``, so that writers which choose the format by suffix work. A missing parent
+    folder is made. On any error the temporary file is removed and an earlier file at ``path`` stays as it was.
+
+    :raises ResourceError: if the disk or the quota is full.
+    :raises InputError: if the place cannot be written to for another reason.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict JSON atomically.
+
+    numpy scalars and arrays, paths and tuples become their plain counterparts; values that are not finite become null, as JSON has none.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if isinstance(content, (np.ndarray, np.generic)):
+        return _plain(content.tolist())
+    if isinstance(content, Path):
+        return str(content)
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

@@ -1,0 +1,151 @@
+"""DICOM series: slices sorted by where ImagePositionPatient puts them, irregular positions kept."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from MedGSLib.errors import InputError
+from MedGSLib.io import images
+from MedGSLib.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+META_TAGS = {
+    "slice_thickness_mm": "0018|0050",
+    "spacing_between_slices_mm": "0018|0088",
+    "study_date": "0008|0020",
+    "modality": "0008|0060",
+    "patient_id": "0010|0020",
+}
+SERIES_UID = "0020|000e"
+SERIES_DESCRIPTION = "0008|103e"
+SAME_PLACE_MM = 1e-3
+SAME_DIRECTION = 1e-3
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One image of a series: voxels ``(1, rows, columns)``, place in RAS mm, header facts."""
+
+    voxels: NDArray
+    ijk_to_ras: NDArray[np.float64]
+    meta: Dict[str, str]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file carries the mark of DICOM part 10, whatever its name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def read_series(path: Path) -> Volume:
+    """Read the one series in a folder, or the series that a DICOM file belongs to.
+
+    :raises InputError: if the folder holds none or several, or if its images do not form one stack of parallel slices.
+    """
+    names = _series_files(path)
+    slices = [_read_slice(name) for name in names]
+    if len(slices) == 1:
+        return Volume(slices[0].voxels, slices[0].ijk_to_ras, meta=slices[0].meta)
+    return stack_slices(slices, path)
+
+
+def stack_slices(slices: Sequence[Slice], source: Path) -> Volume:
+    """Sort slices along their common normal and stack them.
+
+    The position of a slice is the projection of its ImagePositionPatient on the normal (DICOM PS3.3 C.7.6.2.1.1).
+
+    :raises InputError: if sizes, directions or positions do not make one stack.
+    """
+    first = slices[0]
+    if any(each.voxels.shape != first.voxels.shape or len(each.voxels) != 1 for each in slices):
+        raise InputError(f"The images in {source} differ in size, so they do not form one volume.")
+    if any(np.abs(each.ijk_to_ras[:3, :2] - first.ijk_to_ras[:3, :2]).max() > SAME_DIRECTION for each in slices):
+        raise InputError(
+            f"The images in {source} differ in direction or pixel size (a localizer, perhaps), so they do not form one volume."
+        )
+    row, column = (first.ijk_to_ras[:3, c] / np.linalg.norm(first.ijk_to_ras[:3, c]) for c in (0, 1))
+    normal = np.cross(row, column)
+    places = np.array([each.ijk_to_ras[:3, 3] for each in slices])
+    along = (places - places[0]) @ normal
+    order = np.argsort(along, kind="stable")
+    positions = along[order] - along[order[0]]
+    gaps = np.diff(positions)
+    if gaps.min() < SAME_PLACE_MM:
+        raise InputError(
+            f"The series in {source} has several images at the same position (time points, phases or echoes, or positions are missing); "
+            "export one of them as a series of its own."
+        )
+    shift = places[order] - places[order[0]] - positions[:, None] * normal
+    if np.linalg.norm(shift, axis=1).max() > images.SHEAR_TOLERANCE * positions[-1]:
+        raise images.sheared(source)
+    matrix = np.eye(4)
+    matrix[:3, :2] = first.ijk_to_ras[:3, :2]
+    matrix[:3, 2] = normal * np.median(gaps)
+    matrix[:3, 3] = places[order[0]]
+    voxels = np.concatenate([slices[index].voxels for index in order])
+    volume = Volume(voxels, matrix, meta=slices[order[0]].meta).with_positions(positions)
+    if volume.positions_mm is not None:
+        logger.warning(
+            "The slices of %s are spaced irregularly (%.3g to %.3g mm); their true positions are used.", source, gaps.min(), gaps.max()
+        )
+    return volume
+
+
+def _series_files(path: Path) -> List[str]:
+    folder = path if path.is_dir() else path.parent
+    series = {
+        uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    }
+    if path.is_file():
+        for names in series.values():
+            if str(path) in names or path.resolve() in (Path(name).resolve() for name in names):
+                return list(names)
+        return [str(path)]
+    if not series:
+        raise InputError(f"The folder {folder} holds no DICOM images; give the folder that directly contains those of one series.")
+    if len(series) > 1:
+        listed = "; ".join(f"{_describe(names[0])} with {len(names)} images, e.g. {Path(names[0]).name}" for names in series.values())
+        raise InputError(
+            f"The folder {folder} holds {len(series)} DICOM series ({listed}); name one file of the series you want instead of the folder."
+        )
+    return list(next(iter(series.values())))
+
+
+def _describe(name: str) -> str:
+    reader = _reader(name)
+    reader.ReadImageInformation()
+    text = _tag(reader, SERIES_DESCRIPTION) or _tag(reader, SERIES_UID)
+    return f"'{text}'"
+
+
+def _reader(name: str) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(name)
+    return reader
+
+
+def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
+    return reader.GetMetaData(tag).strip("\0 ") if reader.HasMetaDataKey(tag) else ""
+
+
+def _read_slice(name: str) -> Slice:
+    reader = _reader(name)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"The DICOM file {name} cannot be read: it is damaged, or holds no image of a supported kind.") from error
+    image = images.scalar_image(image, Path(name))
+    facts = {key: _tag(reader, tag) for key, tag in META_TAGS.items()}
+    meta = {key: value for key, value in facts.items() if value}
+    return Slice(sitk.GetArrayFromImage(image), images.ijk_to_ras(image, Path(name)), meta)

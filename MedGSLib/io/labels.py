@@ -1,0 +1,219 @@
+"""Label maps and Slicer segmentations: which segments there are, and where."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple, Union
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from MedGSLib.errors import InputError
+from MedGSLib.geometry import Matrix
+from MedGSLib.io import dicom, images
+from MedGSLib.volume import Label, Volume
+
+LabelChoice = Union[str, int, Sequence[Union[str, int]], None]
+
+MOST_LABELS = 1000
+"""A file with more distinct values than this is taken for an image."""
+
+SEGMENT_FIELD = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer|Color)$")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A label and the layer of the file that it lies in."""
+
+    label: Label
+    layer: int = 0
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Segments that may overlap: integer ``layers`` (n, k, j, i), each a label map, at ``ijk_to_ras`` (4x4 to mm)."""
+
+    layers: NDArray
+    ijk_to_ras: Matrix
+    segments: Tuple[Segment, ...]
+
+    @property
+    def labels(self) -> Tuple[Label, ...]:
+        """The labels in the order of the file."""
+        return tuple(segment.label for segment in self.segments)
+
+    def choose(self, choice: LabelChoice) -> Tuple[Segment, ...]:
+        """The segments that ``choice`` names (see :func:`select_labels`).
+
+        :raises InputError: if one of them does not exist or is empty.
+        """
+        chosen = tuple(self.segments[index] for index in match_labels(self.labels, choice))
+        present = {layer: _distinct(self.layers[layer]) for layer in {segment.layer for segment in chosen}}
+        filled = tuple(segment for segment in chosen if segment.label.value in present[segment.layer])
+        if not filled or (choice is not None and len(filled) < len(chosen)):
+            empty = [segment.label for segment in chosen if segment not in filled]
+            raise InputError(f"The mask is empty: no voxel carries {_listed(empty)}.")
+        return filled
+
+    def only(self, segments: Sequence[Segment]) -> Segmentation:
+        """The same layers with these segments alone."""
+        return Segmentation(self.layers, self.ijk_to_ras, tuple(segments))
+
+
+def read_segmentation(path: Path) -> Segmentation:
+    """Read a label map (any integer volume) or a Slicer segmentation (.seg.nrrd), overlapping layers included.
+
+    :raises InputError: in one sentence, for whatever makes it unusable.
+    """
+    path = Path(path)
+    if path.is_dir() or dicom.is_dicom(path):
+        volume = dicom.read_series(path)
+        return segmentation_of(volume, _default_labels(volume.voxels, path))
+    image = images.read_image(path)
+    headers = _segment_headers(image)
+    if headers and image.GetNumberOfComponentsPerPixel() > 1 and image.GetDimension() == 3:
+        layers = np.moveaxis(sitk.GetArrayViewFromImage(image), -1, 0).copy()
+    else:
+        image = images.scalar_image(image, path)
+        layers = sitk.GetArrayFromImage(image)[None]
+    matrix = images.ijk_to_ras(image, path)
+    layers = _whole_numbers(layers, path)
+    if not headers:
+        labels = _default_labels(layers[0], path)
+        return Segmentation(layers, matrix, tuple(Segment(label) for label in labels))
+    if max(segment.layer for segment in headers) >= len(layers):
+        raise InputError(f"The segmentation {path} is damaged: its header names a layer that the file does not have.")
+    return Segmentation(layers, matrix, headers)
+
+
+def segmentation_of(volume: Volume, labels: Sequence[Label]) -> Segmentation:
+    """A label map in memory as a segmentation of one layer."""
+    return Segmentation(volume.voxels[None], volume.ijk_to_ras, tuple(Segment(label) for label in labels))
+
+
+def read_labels(path: Path) -> Tuple[Volume, Tuple[Label, ...]]:
+    """Read a mask as one label map and its labels.
+
+    Segments in several layers are flattened, later ones on top where they overlap (:func:`read_segmentation` keeps them apart);
+    if two layers use the same value, the segments are numbered 1, 2, ... in the order of the header.
+
+    :raises InputError: in one sentence, for whatever makes it unusable.
+    """
+    segmentation = read_segmentation(path)
+    if len(segmentation.layers) == 1:
+        return Volume(segmentation.layers[0], segmentation.ijk_to_ras), segmentation.labels
+    values = [label.value for label in segmentation.labels]
+    renumber = len(set(values)) < len(values)
+    flat = np.zeros(segmentation.layers.shape[1:], dtype=np.int32)
+    labels: List[Label] = []
+    for number, segment in enumerate(segmentation.segments, start=1):
+        value = number if renumber else segment.label.value
+        flat[segmentation.layers[segment.layer] == segment.label.value] = value
+        labels.append(Label(value, segment.label.name, segment.label.color))
+    return Volume(flat, segmentation.ijk_to_ras), tuple(labels)
+
+
+def select_labels(volume: Volume, labels: Sequence[Label], choice: LabelChoice = None) -> Tuple[Label, ...]:
+    """The labels of a label map that ``choice`` names, none of them empty.
+
+    :param choice: a value, a name (case does not matter), several of either (also as text separated by commas), or None for all
+        labels that are not empty.
+    :raises InputError: if one does not exist, naming those that do, or if one is empty.
+    """
+    return tuple(segment.label for segment in segmentation_of(volume, labels).choose(choice))
+
+
+def match_labels(labels: Sequence[Label], choice: LabelChoice) -> Tuple[int, ...]:
+    """Indices of the labels that ``choice`` names, without repeats; see :func:`select_labels`."""
+    if choice is None:
+        return tuple(range(len(labels)))
+    if isinstance(choice, (str, int)):
+        found = _match_one(labels, choice)
+        if found is None and isinstance(choice, str) and "," in choice:
+            return match_labels(labels, [part for part in choice.split(",") if part.strip()])
+        wanted: Sequence[Union[str, int]] = [choice]
+    else:
+        wanted = choice
+    indices: List[int] = []
+    for each in wanted:
+        found = _match_one(labels, each)
+        if found is None:
+            raise InputError(f"The mask has no label '{each}'; it has {_listed(labels)}.")
+        if found not in indices:
+            indices.append(found)
+    return tuple(indices)
+
+
+def _match_one(labels: Sequence[Label], wanted: Union[str, int]) -> Union[int, None]:
+    text = str(wanted).strip()
+    by_name = [index for index, label in enumerate(labels) if label.name == text]
+    by_folded_name = [index for index, label in enumerate(labels) if label.name.casefold() == text.casefold()]
+    by_value = [index for index, label in enumerate(labels) if str(label.value) == text]
+    ordered = by_value + by_name if isinstance(wanted, int) else by_name + by_folded_name + by_value
+    return ordered[0] if ordered else None
+
+
+def _listed(labels: Sequence[Label], most: int = 20) -> str:
+    if not labels:
+        return "none"
+    shown = ", ".join(f"{label.value} ({label.name})" for label in labels[:most])
+    return shown + (f" and {len(labels) - most} more" if len(labels) > most else "")
+
+
+def _whole_numbers(layers: NDArray, path: Path) -> NDArray:
+    if np.issubdtype(layers.dtype, np.integer):
+        return layers
+    whole = np.isfinite(layers) & (layers == np.round(layers))
+    if not whole.all():
+        raise InputError(f"The mask {path} holds values that are not whole numbers, so it is not a label map.")
+    return layers.astype(np.int32)
+
+
+def _default_labels(voxels: NDArray, path: Path) -> Tuple[Label, ...]:
+    """One label for each value in the map but zero, with names by number and distinct colours."""
+    values = [value for value in _distinct(voxels) if value != 0]
+    if not values:
+        raise InputError(f"The mask {path} is empty: all its voxels are zero.")
+    if len(values) > MOST_LABELS:
+        raise InputError(f"The mask {path} holds {len(values)} different values, so it is an image and not a label map.")
+    if len(values) == 1:
+        return (Label(values[0], f"Segment_{values[0]}"),)
+    return tuple(Label(value, f"Segment_{value}", _color(value)) for value in values)
+
+
+def _distinct(voxels: NDArray) -> List[int]:
+    found: set[int] = set()
+    for part in voxels:
+        found.update(np.unique(part).tolist())
+    return sorted(found)
+
+
+def _color(number: int) -> Tuple[float, float, float]:
+    """Colours whose hues are spread evenly for any run of numbers (steps of the golden ratio)."""
+    red, green, blue = colorsys.hsv_to_rgb((number * 0.61803398875) % 1.0, 0.6, 0.9)
+    return round(red, 3), round(green, 3), round(blue, 3)
+
+
+def _segment_headers(image: sitk.Image) -> Tuple[Segment, ...]:
+    """The segments that the header of a Slicer segmentation lists, in its order; empty for other files."""
+    fields: Dict[int, Dict[str, str]] = {}
+    for key in image.GetMetaDataKeys():
+        match = SEGMENT_FIELD.match(key)
+        if match:
+            fields.setdefault(int(match[1]), {})[match[2]] = image.GetMetaData(key).strip()
+    segments: List[Segment] = []
+    for number in sorted(fields):
+        facts = fields[number]
+        try:
+            value = int(facts.get("LabelValue", number + 1))
+            layer = int(facts.get("Layer", 0))
+            parts = [float(part) for part in facts.get("Color", "").split()]
+        except ValueError as error:
+            raise InputError(f"The segmentation header is damaged: segment {number} has a field that is not a number.") from error
+        color = (parts[0], parts[1], parts[2]) if len(parts) == 3 else _color(value)
+        segments.append(Segment(Label(value, facts.get("Name") or facts.get("ID") or f"Segment_{value}", color), layer))
+    return tuple(segments)
