@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
@@ -15,8 +17,8 @@ def psnr(reconstructed: NDArray, reference: NDArray, data_range: float = 1.0) ->
 
     :param reconstructed: array of the shape of ``reference``; :param data_range: width of the intensity window.
     """
-    error = np.mean((np.asarray(reconstructed, np.float64) - np.asarray(reference, np.float64)) ** 2) / data_range**2
-    return float(-10.0 * np.log10(max(error, _LEAST_ERROR)))
+    difference = np.asarray(reconstructed, np.float64) - np.asarray(reference, np.float64)
+    return -10.0 * math.log10(max(float(np.mean(difference**2)) / data_range**2, _LEAST_ERROR))
 
 
 def ssim(reconstructed: NDArray, reference: NDArray, data_range: float = 1.0) -> float:
