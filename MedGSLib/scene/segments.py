@@ -88,11 +88,9 @@ def segmentArray(
         under and ``allowNonLinear`` is off.
     """
     segmentParent, volumeParent = segmentationNode.GetParentTransformNode(), volumeNode.GetParentTransformNode()
-    matrix: Optional[Matrix] = np.eye(4)
-    if segmentParent is not volumeParent:
-        matrix = frames.matrixBetween(segmentParent, volumeParent)
-    if matrix is None and not allowNonLinear:
-        frames.requireLinear(segmentationNode)
+    matrix = _toVolume(segmentationNode, volumeNode)
+    if not allowNonLinear:
+        requireUsableTransform(segmentationNode, volumeNode)
     reference = volumes.orientedImage(np.zeros(volumes.voxels(volumeNode).shape, np.uint8), volumes.ijkToRas(volumeNode))
     labelmap = _binaryLabelmap(segmentationNode, segmentId, reference, matrix)
     if labelmap is None or labelmap.IsEmpty():
@@ -107,6 +105,21 @@ def segmentArray(
         raise InputError(f"The segment '{name}' could not be brought onto the voxels of '{volumeNode.GetName()}'.")
     array = numpy_support.vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(volumes.voxels(volumeNode).shape)
     return (array > 0).astype(np.uint8)
+
+
+def requireUsableTransform(segmentationNode: slicer.vtkMRMLSegmentationNode, volumeNode: slicer.vtkMRMLVolumeNode) -> None:
+    """Refuse a segmentation under a transform that bends space and that its volume is not under as well.
+
+    :raises InputError: with the advice to harden it.
+    """
+    if _toVolume(segmentationNode, volumeNode) is None:
+        frames.requireLinear(segmentationNode)
+
+
+def _toVolume(segmentationNode: slicer.vtkMRMLSegmentationNode, volumeNode: slicer.vtkMRMLVolumeNode) -> Optional[Matrix]:
+    """The 4x4 matrix from the segmentation's frame to the volume's, or None where it is not linear."""
+    segmentParent, volumeParent = segmentationNode.GetParentTransformNode(), volumeNode.GetParentTransformNode()
+    return np.eye(4) if segmentParent is volumeParent else frames.matrixBetween(segmentParent, volumeParent)
 
 
 def _binaryLabelmap(

@@ -1,0 +1,199 @@
+"""From nodes to a job folder: the inputs of a reconstruction as files, and the request that names them."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import slicer
+from numpy.typing import NDArray
+
+from MedGSLib import __version__, geometry
+from MedGSLib.errors import InputError
+from MedGSLib.job.folder import JobFolder
+from MedGSLib.job.request import JobGeometry, JobInputs, JobRequest
+from MedGSLib.scene import frames, segments, volumes
+from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, SegmentSource, VolumeLook, parentContext
+from MedGSLib.scene.volumes import Crop, VolumeFrame
+from MedGSLib.volume import Label
+
+IMAGE_FILE = "image.nrrd"
+MASK_FILE = "mask.nrrd"
+MAX_SEGMENTS = 255
+
+
+@dataclass(frozen=True)
+class SceneInput:
+    """What the user picked in the scene.
+
+    :ivar segmentIds: the segments to reconstruct; empty with a segmentation means all of them.
+    :ivar hardenNonLinear: apply transforms that bend space on a hidden copy instead of refusing them.
+    """
+
+    volumeNode: slicer.vtkMRMLScalarVolumeNode
+    segmentationNode: Optional[slicer.vtkMRMLSegmentationNode] = None
+    segmentIds: Tuple[str, ...] = ()
+    roiNode: Optional[slicer.vtkMRMLMarkupsROINode] = None
+    hardenNonLinear: bool = False
+
+
+def missingInputs(source: SceneInput, parameters: Mapping[str, Any]) -> List[str]:
+    """What keeps the input from being run, one short sentence each; quick enough to ask after every click."""
+    missing = []
+    if source.volumeNode is None:
+        missing.append("Choose an input volume.")
+    elif source.volumeNode.GetImageData() is None:
+        missing.append("The input volume is empty.")
+    if parameters.get("mode") != "image" and not _chosenIds(source):
+        missing.append("Choose at least one segment, or switch the mode to 'image'.")
+    if not missing and not source.hardenNonLinear:
+        missing.extend(_transformProblems(source))
+    return missing
+
+
+def _transformProblems(source: SceneInput) -> Iterator[str]:
+    """Complaints about transforms that bend space."""
+    try:
+        volumes.volumeFrame(source.volumeNode)
+        if source.segmentationNode is not None:
+            segments.requireUsableTransform(source.segmentationNode, source.volumeNode)
+    except InputError as error:
+        yield str(error)
+
+
+def sceneToJob(
+    root: Path, source: SceneInput, parameters: Optional[Mapping[str, Any]] = None, provenance: Optional[Mapping[str, Any]] = None
+) -> JobFolder:
+    """Write the inputs and the request of a job into a new folder under ``root``; the scene is left as it was.
+
+    :param parameters: as in :class:`MedGSLib.job.request.JobRequest`; ``annotated`` counts the slices of the whole volume.
+    :param provenance: further facts that the outputs should remember.
+    :raises InputError: if the nodes cannot be used, in one sentence that says what to do.
+    :raises ResourceError: if the disk is full; no half-made folder is left.
+    """
+    with ExitStack() as stack:
+        usable = _withoutNonLinear(source, stack)
+        image = volumes.voxels(usable.volumeNode)
+        frame = volumes.volumeFrame(usable.volumeNode)
+        crop = _crop(usable, image)
+        sources, mask, notes = _mask(usable, source)
+        context = _context(source, frame, sources, notes)
+        matrix, positions = croppedGeometry(frame, crop)
+        options = _shiftedOptions(dict(parameters or {}), frame.ijkToRas, image.shape[::-1], crop)
+        image_block = image[crop.slices]
+        request = JobRequest(
+            inputs=JobInputs(IMAGE_FILE, MASK_FILE if mask is not None else None, _labels(sources)),
+            geometry=JobGeometry.from_matrix(matrix, positions),
+            parameters=options,
+            provenance={**(provenance or {}), "medgs": __version__, CONTEXT_KEY: context.asDict()},
+            title=context.outputName,
+        )
+        folder = JobFolder.create(root, request)
+        try:
+            volumes.writeNrrd(folder.path / IMAGE_FILE, image_block, matrix)
+            if mask is not None:
+                volumes.writeNrrd(folder.path / MASK_FILE, mask[crop.slices], matrix, labels=True)
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+    return folder
+
+
+def _withoutNonLinear(source: SceneInput, stack: ExitStack) -> SceneInput:
+    """The input with the volume replaced by a hardened copy where that is asked for and needed."""
+    if not source.hardenNonLinear or frames.isLinear(source.volumeNode.GetParentTransformNode()):
+        return source
+    try:
+        volumes.volumeFrame(source.volumeNode)
+    except InputError:
+        return replace(source, volumeNode=stack.enter_context(frames.hardenedCopy(source.volumeNode)))
+    return source
+
+
+def _crop(source: SceneInput, image: NDArray) -> Crop:
+    if source.roiNode is not None:
+        return volumes.roiCrop(source.roiNode, source.volumeNode)
+    k, j, i = image.shape
+    return Crop((0, 0, 0), (i, j, k))
+
+
+def _chosenIds(source: SceneInput) -> Sequence[str]:
+    if source.segmentationNode is None:
+        return ()
+    return source.segmentIds or segments.segmentIds(source.segmentationNode)
+
+
+def _mask(usable: SceneInput, original: SceneInput) -> Tuple[Tuple[SegmentSource, ...], Optional[NDArray[np.uint8]], Tuple[str, ...]]:
+    """The segments, their label map on the volume's grid (None without a segmentation), and what the user should know of them."""
+    ids = _chosenIds(usable)
+    if not ids:
+        return (), None, ()
+    if len(ids) > MAX_SEGMENTS:
+        raise InputError(f"{len(ids)} segments are too many for one job; choose at most {MAX_SEGMENTS}.")
+    sources = tuple(
+        SegmentSource(segmentId, value, segments.segmentProperties(original.segmentationNode, segmentId))
+        for value, segmentId in enumerate(ids, start=1)
+    )
+    arrays = []
+    for source in sources:
+        array = segments.segmentArray(usable.segmentationNode, source.segmentId, usable.volumeNode, usable.hardenNonLinear)
+        if not array.any():
+            raise InputError(f"The segment '{source.properties.name}' is empty inside '{original.volumeNode.GetName()}'.")
+        arrays.append(array)
+    labels, overlap = segments.labelmapOf(arrays)
+    note = f"The chosen segments overlap in {overlap} voxels, which count for the first of them; run them one by one to keep both whole."
+    return sources, labels, (note,) if overlap else ()
+
+
+def _labels(sources: Sequence[SegmentSource]) -> Tuple[Label, ...]:
+    return tuple(Label(source.value, source.properties.name, source.properties.color) for source in sources)
+
+
+def _context(source: SceneInput, frame: VolumeFrame, sources: Tuple[SegmentSource, ...], notes: Tuple[str, ...]) -> SceneContext:
+    volume, segmentation = source.volumeNode, source.segmentationNode
+    return SceneContext(
+        volumeId=volume.GetID(),
+        volumeName=volume.GetName(),
+        look=VolumeLook.of(volume),
+        segmentationId="" if segmentation is None else segmentation.GetID(),
+        segmentationName="" if segmentation is None else segmentation.GetName(),
+        segments=sources,
+        sequence=volumes.sequenceItem(volume),
+        roiName="" if source.roiNode is None else source.roiNode.GetName(),
+        notes=(*frame.notes, *notes),
+        **parentContext(frame.parent),
+    )
+
+
+def croppedGeometry(frame: VolumeFrame, crop: Crop) -> Tuple[NDArray[np.float64], Optional[NDArray[np.float64]]]:
+    """The 4x4 ijkToRas and the slice positions (or None) of a cropped volume."""
+    i, j, k = crop.start
+    if frame.positionsMm is None:
+        return geometry.shifted_origin(frame.ijkToRas, crop.start), None
+    matrix = geometry.shifted_origin(frame.ijkToRas, (i, j, 0))
+    normal = matrix[:3, 2] / geometry.spacing(matrix)[2]
+    matrix[:3, 3] += normal * frame.positionsMm[k]
+    positions = frame.positionsMm[k : crop.stop[2]]
+    return matrix, positions - positions[0]
+
+
+def _shiftedOptions(options: Dict[str, Any], matrix: NDArray, shapeIjk: Tuple[int, ...], crop: Crop) -> Dict[str, Any]:
+    """The parameters with ``annotated`` counted from the first slice of the crop."""
+    annotated = str(options.get("annotated", "auto"))
+    axis = geometry.slice_axis(matrix, shapeIjk, options.get("axis", "auto"))
+    start, stop = crop.start[axis], crop.stop[axis]
+    if (start, stop) == (0, shapeIjk[axis]) or annotated in ("auto", "all"):
+        return options
+    kind, _, value = annotated.partition(":")
+    try:
+        numbers = range(0, shapeIjk[axis], int(value)) if kind == "every" else [int(part) for part in value.split(",")]
+    except ValueError as error:
+        raise InputError(f"The annotated slices '{annotated}' are none of auto, all, every:N, list:0,5,9.") from error
+    inside = [str(number - start) for number in numbers if start <= number < stop]
+    if not inside:
+        raise InputError("None of the annotated slices lies inside the region of interest.")
+    return {**options, "annotated": "list:" + ",".join(inside)}
