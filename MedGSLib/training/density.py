@@ -1,0 +1,83 @@
+"""Densification, pruning and opacity reset of 3-D Gaussian splatting (Kerbl et al. 2023), for the paper's recipe."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from MedGSLib.gaussians import FoldedGaussians
+from MedGSLib.training.config import DensityControl
+from MedGSLib.training.optimizer import GaussianOptimizer
+
+SPLIT_SHRINK = math.log(1.6)
+RESET_OPACITY = 0.01
+
+
+class DensityController:
+    """Watches the gradients of the centres and adds, splits and prunes Gaussians on the schedule of ``control``.
+
+    :param size: (H, W) in px; gradients are measured in units of half an image side, as 3-D Gaussian splatting does.
+    """
+
+    def __init__(self, gaussians: FoldedGaussians, control: DensityControl, size: tuple[int, int], seed: int) -> None:
+        self._gaussians = gaussians
+        self._control = control
+        self._half_size = torch.tensor([size[1] / 2.0, size[0] / 2.0], device=gaussians.center.device)
+        self._split_px = control.split_scale * max(size)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._clear()
+
+    def _clear(self) -> None:
+        count = len(self._gaussians)
+        self._gradient = torch.zeros(count, device=self._gaussians.center.device)
+        self._seen = torch.zeros_like(self._gradient)
+
+    def after_step(self, iteration: int, optimizer: GaussianOptimizer) -> None:
+        """Record the gradients of ``iteration`` (counted from 1) and change the set of Gaussians when it is time."""
+        control = self._control
+        if iteration > control.stop:
+            return
+        gradient = self._gaussians.center.grad
+        if gradient is not None:
+            length = (gradient * self._half_size).norm(dim=1)
+            self._gradient += length
+            self._seen += length > 0
+        if iteration > control.start and iteration % control.interval == 0:
+            self._densify_and_prune(optimizer)
+        if iteration % control.opacity_reset_interval == 0:
+            self._reset_opacity(optimizer)
+
+    @torch.no_grad()
+    def _densify_and_prune(self, optimizer: GaussianOptimizer) -> None:
+        gaussians = self._gaussians
+        mean_gradient = self._gradient / self._seen.clamp(min=1.0)
+        wanted = mean_gradient > self._control.clone_gradient
+        room = self._control.max_gaussians - len(gaussians)
+        if int(wanted.sum()) > room:
+            threshold = mean_gradient.topk(max(room, 1)).values[-1] if room > 0 else math.inf
+            wanted = mean_gradient >= threshold
+        large = gaussians.log_scale.amax(dim=1) > math.log(self._split_px)
+        alive = torch.sigmoid(gaussians.log_weight) > self._control.prune_opacity
+        split, clone = wanted & large & alive, wanted & ~large & alive
+        keep = torch.nonzero(alive & ~split).squeeze(1)
+        sources = torch.cat([torch.nonzero(clone).squeeze(1), torch.nonzero(split).squeeze(1).repeat(2)])
+        self._gaussians = gaussians.subset(torch.cat([keep, sources]))
+        self._separate(self._gaussians, slice(len(keep) + int(clone.sum()), None))
+        optimizer.follow(self._gaussians, keep, added=len(sources))
+        self._clear()
+
+    def _separate(self, gaussians: FoldedGaussians, halves: slice) -> None:
+        """Move the halves of split Gaussians to random places inside their parent, and shrink them."""
+        scale = torch.exp(gaussians.log_scale[halves])
+        offset = torch.randn(scale.shape, generator=self._generator).to(scale) * scale
+        cosine, sine = torch.cos(gaussians.angle[halves]), torch.sin(gaussians.angle[halves])
+        turned = torch.stack([cosine * offset[:, 0] - sine * offset[:, 1], sine * offset[:, 0] + cosine * offset[:, 1]], dim=1)
+        gaussians.center[halves] += turned
+        gaussians.log_scale[halves] -= SPLIT_SHRINK
+
+    @torch.no_grad()
+    def _reset_opacity(self, optimizer: GaussianOptimizer) -> None:
+        limit = math.log(RESET_OPACITY / (1.0 - RESET_OPACITY))
+        self._gaussians.log_weight.clamp_(max=limit)
+        optimizer.forget("log_weight")
