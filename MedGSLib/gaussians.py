@@ -166,14 +166,14 @@ class FoldedGaussians(nn.Module):
 
     def subset(self, keep: Tensor) -> FoldedGaussians:
         """New Gaussians with the rows of ``keep`` (bool mask (N,) or int64 indices)."""
-        return FoldedGaussians(*(getattr(self, name)[keep] for name in PARAMETER_NAMES), settings=self.settings)
+        return FoldedGaussians(**{name: getattr(self, name)[keep] for name in PARAMETER_NAMES}, settings=self.settings)
 
     @staticmethod
     def cat(parts: Iterable[FoldedGaussians]) -> FoldedGaussians:
         """New Gaussians with the rows of all parts, in order; the settings are those of the first."""
         models = list(parts)
-        tensors = (torch.cat([getattr(model, name).detach() for model in models]) for name in PARAMETER_NAMES)
-        return FoldedGaussians(*tensors, settings=models[0].settings)
+        tensors = {name: torch.cat([getattr(model, name).detach() for model in models]) for name in PARAMETER_NAMES}
+        return FoldedGaussians(**tensors, settings=models[0].settings)
 
     def at(self, t: Tensor) -> SlicedGaussians:
         """Cut through the slices at t, differentiable in every parameter.

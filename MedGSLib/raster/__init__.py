@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 from torch import Tensor
@@ -17,18 +18,26 @@ def choose_rasterizer(device: str = "auto", threads: int | None = None) -> tuple
     """The backend to use and why, in one sentence.
 
     :param device: "auto", "cuda" or "cpu".
-    :param threads: CPU threads of the numba kernels; None for all that the process may use.
+    :param threads: threads of the CPU kernels; None for all that the process may use.
     :raises BackendError: when "cuda" is asked for and cannot be had, or the device is unknown.
     """
     if device not in ("auto", "cpu"):
         raise BackendError(f"The device must be auto, cuda or cpu, not {device!r}.")
+    return _cpu_rasterizer(threads)
+
+
+def _cpu_rasterizer(threads: int | None) -> tuple[Rasterizer, str]:
+    if importlib.util.find_spec("numba") is None:
+        from MedGSLib.raster.reference import ReferenceRasterizer
+
+        return ReferenceRasterizer(), "The slow reference rasterizer is used because numba is not installed."
     import numba
 
     from MedGSLib.raster.cpu import CpuRasterizer
 
-    count = min(threads or len(os.sched_getaffinity(0)), numba.config.NUMBA_NUM_THREADS)
-    numba.set_num_threads(count)
-    return CpuRasterizer(), f"The CPU rasterizer is used with {count} thread{'s' if count > 1 else ''}."
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(1, min(threads or available, numba.get_num_threads()))
+    return CpuRasterizer(count), f"The CPU rasterizer is used with {count} thread{'s' if count > 1 else ''}."
 
 
 def render_slices(gaussians: FoldedGaussians, t: Tensor, height: int, width: int, rasterizer: Rasterizer) -> tuple[Tensor, Tensor]:

@@ -2,51 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from MedGSLib.errors import BackendError
 from MedGSLib.gaussians import SlicedGaussians
 from MedGSLib.raster import kernels
 from MedGSLib.raster.interface import check_request
+from MedGSLib.raster.lanes import LANES
+
+_BAND_BYTES = 1 << 19
+_BAND_ROWS = 16
+_JOBS_PER_THREAD = 4
 
 
 class CpuRasterizer:
-    """Renders on the CPU with numba."""
+    """Renders on the CPU with numba, in float32; the result does not depend on the number of threads.
+
+    :param threads: threads of the kernels; None leaves numba's setting alone.
+    """
 
     name = "cpu"
     blendings = frozenset({"normalized"})
 
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads
+
     def rasterize(
         self, sliced: SlicedGaussians, height: int, width: int, *, blending: str, epsilon: float, background: float
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`MedGSLib.raster.interface.Rasterizer.rasterize`."""
+        """See :meth:`MedGSLib.raster.interface.Rasterizer.rasterize`; the features are a view of planar (S, C, height, width) memory."""
         check_request(sliced, height, width, blending)
-        if blending not in self.blendings:
-            raise BackendError(f"The CPU rasterizer cannot do the blending {blending!r}.")
-        geometry = torch.cat((sliced.center, sliced.conic), dim=1)
-        weight = sliced.weight[:, None]
-        features = torch.cat((sliced.values * weight, weight), dim=1)
-        image: Tensor = _Splat.apply(geometry, features, sliced.slice_start, sliced.slice_index, height, width)
-        image = image.permute(0, 2, 3, 1)
-        total, weight = image[..., :-1], image[..., -1]
-        return (total + epsilon * background) / (weight[..., None] + epsilon), weight
-
-
-class _Splat(torch.autograd.Function):
-    """Sums of features times Gaussian; (S, K, height, width)."""
-
-    @staticmethod
-    def forward(ctx, geometry: Tensor, features: Tensor, slice_start: Tensor, slice_index: Tensor, height: int, width: int) -> Tensor:
-        ctx.save_for_backward(geometry, features, slice_index)
-        bands = max(1, min(height, 8 // max(1, slice_start.numel() - 1)))
-        return torch.from_numpy(
-            kernels.splat_rows(geometry.detach().contiguous().numpy(), features.detach().contiguous().numpy(), slice_start.numpy(),
-                               height, width, bands)
+        if sliced.center.device.type != "cpu":
+            raise BackendError(f"The CPU rasterizer cannot render Gaussians that are on the device {sliced.center.device}.")
+        if self.threads is not None:
+            numba.set_num_threads(self.threads)
+        pairs = (sliced.center, sliced.conic, sliced.weight, sliced.values)
+        features, weight = _NormalizedSplat.apply(
+            *(tensor.float() for tensor in pairs), sliced.slice_start, sliced.slice_index, (height, width, epsilon, background)
         )
+        return features.permute(0, 2, 3, 1), weight
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().contiguous().numpy()
+
+
+def _bands(slices: int, height: int, width: int, planes: int) -> int:
+    """Bands of rows a slice is cut into: enough jobs for the threads, and scratch that stays in the cache."""
+    for_threads = -(-_JOBS_PER_THREAD * numba.get_num_threads() // max(1, slices))
+    for_cache = -(-height * planes * (width + LANES) * 4 // _BAND_BYTES)
+    return min(max(for_threads, for_cache), -(-height // _BAND_ROWS))
+
+
+class _NormalizedSplat(torch.autograd.Function):
+    """Weighted means: features (S, C, height, width) and weight (S, height, width)."""
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
-        geometry, features, slice_index = (tensor.detach().contiguous().numpy() for tensor in ctx.saved_tensors)
-        parts = kernels.splat_rows_backward(geometry, features, slice_index, gradient.contiguous().numpy())
-        return *(torch.from_numpy(part) for part in parts), None, None, None, None
+    def forward(
+        ctx: Any, center: Tensor, conic: Tensor, weight: Tensor, values: Tensor, slice_start: Tensor, slice_index: Tensor,
+        image: tuple[int, int, float, float],
+    ) -> tuple[Tensor, Tensor]:
+        height, width, epsilon, background = image
+        pairs = [_array(tensor) for tensor in (center, conic, weight, values)]
+        boxes = kernels.bounding_boxes(pairs[0], pairs[1], height, width)
+        bands = _bands(slice_start.numel() - 1, height, width, values.shape[1] + 1)
+        features, total = kernels.splat(*pairs, boxes, _array(slice_start), height, width, bands, epsilon, background)
+        outputs = torch.from_numpy(features), torch.from_numpy(total)
+        ctx.save_for_backward(center, conic, weight, values, slice_index, torch.from_numpy(boxes), *outputs)
+        ctx.epsilon = epsilon
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        center, conic, weight, values, slice_index, boxes, features, total = (_array(tensor) for tensor in ctx.saved_tensors)
+        sums = kernels.sum_gradients(features, total, _array(gradients[0]), _array(gradients[1]), ctx.epsilon)
+        height, width = total.shape[1:]
+        found = kernels.splat_backward(center, conic, weight, values, boxes, slice_index, sums, height, width)
+        return *_pair_gradients(found), None, None, None
+
+
+def _pair_gradients(columns: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    found = torch.from_numpy(columns)
+    return found[:, :2], found[:, 2:5], found[:, 5], found[:, 6:]
