@@ -36,7 +36,7 @@ def _cpu_rasterizer(threads: int | None) -> tuple[Rasterizer, str]:
     from MedGSLib.raster.cpu import CpuRasterizer
 
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(1, min(threads or available, numba.get_num_threads()))
+    count = max(1, min(threads or available, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     return CpuRasterizer(count), f"The CPU rasterizer is used with {count} thread{'s' if count > 1 else ''}."
 
 

@@ -32,6 +32,7 @@ class CpuRasterizer:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads
+        _start_threads()
 
     def rasterize(
         self, sliced: SlicedGaussians, height: int, width: int, *, blending: str, epsilon: float, background: float
@@ -47,6 +48,13 @@ class CpuRasterizer:
             *(tensor.float() for tensor in pairs), sliced.slice_start, sliced.slice_index, (height, width, epsilon, background)
         )
         return features.permute(0, 2, 3, 1), weight
+
+
+def _start_threads() -> None:
+    """Start numba's threads now and keep torch's own number: both may share one OpenMP runtime, whose setting numba overwrites."""
+    torch_threads = torch.get_num_threads()
+    numba.get_num_threads()
+    torch.set_num_threads(torch_threads)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
