@@ -15,6 +15,9 @@ from MedGSLib.geometry import Matrix
 from MedGSLib.scene import frames
 from MedGSLib.scene.segments import SegmentProperties
 
+Rows = Tuple[Tuple[float, ...], ...]
+"""A 4x4 matrix as JSON has it."""
+
 CONTEXT_KEY = "scene"
 """The entry of the job's provenance that holds :meth:`SceneContext.asDict`."""
 
@@ -76,6 +79,7 @@ class SegmentSource:
 class SceneContext:
     """The input nodes of a job. IDs are only hints: they are believed when the node's name still fits.
 
+    :ivar volumeIjkToRas: the volume's own 4x4 where the job works in the volume's own frame; None where it was hardened or regularised.
     :ivar parentToWorld: 4x4 of the transform that outputs go under, so that they can be placed without that node.
     :ivar notes: sentences that the user should read.
     """
@@ -83,12 +87,13 @@ class SceneContext:
     volumeId: str
     volumeName: str
     look: VolumeLook = field(default_factory=VolumeLook)
+    volumeIjkToRas: Optional[Rows] = None
     segmentationId: str = ""
     segmentationName: str = ""
     segments: Tuple[SegmentSource, ...] = ()
     parentId: str = ""
     parentName: str = ""
-    parentToWorld: Optional[Tuple[Tuple[float, ...], ...]] = None
+    parentToWorld: Optional[Rows] = None
     sequence: Optional[Dict[str, str]] = None
     roiName: str = ""
     notes: Tuple[str, ...] = ()
@@ -117,23 +122,27 @@ class SceneContext:
         try:
             look = values.get("look") or {}
             window = look.get("windowLevel")
-            parent = values.get("parentToWorld")
             return SceneContext(
                 volumeId=str(values["volumeId"]),
                 volumeName=str(values["volumeName"]),
                 look=VolumeLook(**{**look, "windowLevel": None if window is None else (float(window[0]), float(window[1]))}),
+                volumeIjkToRas=_rows(values.get("volumeIjkToRas")),
                 segmentationId=str(values.get("segmentationId", "")),
                 segmentationName=str(values.get("segmentationName", "")),
                 segments=tuple(_segment(entry) for entry in values.get("segments", ())),
                 parentId=str(values.get("parentId", "")),
                 parentName=str(values.get("parentName", "")),
-                parentToWorld=None if parent is None else tuple(tuple(float(value) for value in row) for row in parent),
+                parentToWorld=_rows(values.get("parentToWorld")),
                 sequence=values.get("sequence"),
                 roiName=str(values.get("roiName", "")),
                 notes=tuple(str(note) for note in values.get("notes", ())),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError("The job does not say from which nodes of the scene it was made, so it cannot be placed.") from error
+
+
+def _rows(values: Any) -> Optional[Rows]:
+    return None if values is None else tuple(tuple(float(value) for value in row) for row in values)
 
 
 def _segment(entry: Mapping[str, Any]) -> SegmentSource:
@@ -146,7 +155,7 @@ def parentContext(parent: Optional[slicer.vtkMRMLTransformNode]) -> Dict[str, An
         return {}
     matrix: Optional[Matrix] = frames.matrixBetween(parent)
     assert matrix is not None
-    return {"parentId": parent.GetID(), "parentName": parent.GetName(), "parentToWorld": tuple(map(tuple, matrix.tolist()))}
+    return {"parentId": parent.GetID(), "parentName": parent.GetName(), "parentToWorld": _rows(matrix)}
 
 
 def nodeByHint(scene: slicer.vtkMRMLScene, nodeId: str, name: str, className: str) -> Optional[slicer.vtkMRMLNode]:

@@ -81,7 +81,7 @@ def sceneToJob(
         frame = volumes.volumeFrame(usable.volumeNode)
         crop = _crop(usable, image)
         sources, mask, notes = _mask(usable, source)
-        context = _context(source, frame, sources, notes)
+        context = _context(source, frame, usable is source, sources, notes)
         matrix, positions = croppedGeometry(frame, crop)
         options = _shiftedOptions(dict(parameters or {}), frame.ijkToRas, image.shape[::-1], crop)
         image_block = image[crop.slices]
@@ -153,12 +153,16 @@ def _labels(sources: Sequence[SegmentSource]) -> Tuple[Label, ...]:
     return tuple(Label(source.value, source.properties.name, source.properties.color) for source in sources)
 
 
-def _context(source: SceneInput, frame: VolumeFrame, sources: Tuple[SegmentSource, ...], notes: Tuple[str, ...]) -> SceneContext:
+def _context(
+    source: SceneInput, frame: VolumeFrame, straight: bool, sources: Tuple[SegmentSource, ...], notes: Tuple[str, ...]
+) -> SceneContext:
     volume, segmentation = source.volumeNode, source.segmentationNode
+    isLocal = straight and frame.parent is volume.GetParentTransformNode()
     return SceneContext(
         volumeId=volume.GetID(),
         volumeName=volume.GetName(),
         look=VolumeLook.of(volume),
+        volumeIjkToRas=tuple(map(tuple, frame.ijkToRas.tolist())) if isLocal else None,
         segmentationId="" if segmentation is None else segmentation.GetID(),
         segmentationName="" if segmentation is None else segmentation.GetName(),
         segments=sources,

@@ -164,6 +164,21 @@ def labelmapOf(arrays: Sequence[NDArray[np.uint8]]) -> Tuple[NDArray[np.uint8], 
     return labels, overlap
 
 
+def filledSegmentation(
+    parts: Sequence[Tuple[SegmentProperties, NDArray, Optional[vtk.vtkPolyData]]], matrix: Matrix
+) -> slicer.vtkSegmentation:
+    """A segmentation with one segment for each (properties, voxels, closed surface or None).
+
+    The surfaces are what Slicer shows in 3D; where one segment lacks it, none is kept, since all segments have the same representations.
+    """
+    segmentation = slicer.vtkSegmentation()
+    segmentation.SetSourceRepresentationName(LABELMAP)
+    complete = all(surface is not None for _properties, _array, surface in parts)
+    for properties, array, surface in parts:
+        addSegment(segmentation, properties, array.astype(np.uint8), matrix, surface if complete else None)
+    return segmentation
+
+
 def addSegment(
     segmentation: slicer.vtkSegmentation,
     properties: SegmentProperties,

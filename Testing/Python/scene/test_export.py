@@ -97,7 +97,7 @@ def test_roi_crops_by_whole_voxels_and_shifts_the_annotated_slices(tmp_path, sce
     assert folder.read_request().parameters["annotated"] == "list:2"
 
 
-def test_irregular_acquisition_reaches_the_request(tmp_path, scene, make, ball, ijk_to_ras):
+def test_irregular_acquisition_reaches_the_request(tmp_path, make, ball, ijk_to_ras):
     positions = np.array([0.0, 4.0, 8.0, 14.0, 18.0, 22.0, 26.0, 30.0, 34.0])
     transform = make.acquisition(positions, ijk_to_ras)
     volume = make.volume(np.zeros(SHAPE[::-1], np.int16), ijk_to_ras, parent=transform)
@@ -141,7 +141,7 @@ def test_bending_transform_is_refused_or_hardened_on_a_copy(tmp_path, scene, mak
     assert folder.read_request().provenance[CONTEXT_KEY]["parentId"] == ""
 
 
-def test_missing_inputs_are_all_listed(make, case):
+def test_missing_inputs_are_all_listed(case):
     assert missingInputs(SceneInput(None), {}) == [
         "Choose an input volume.",
         "Choose at least one segment, or switch the mode to 'image'.",

@@ -1,0 +1,228 @@
+"""From a finished job to nodes that look, lie and are called like their input; all of them, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+import numpy as np
+import slicer
+import vtk
+from numpy.typing import NDArray
+
+from MedGSLib.scene import frames, segments, volumes
+from MedGSLib.scene.context import SceneContext, SegmentSource, nodeByHint
+from MedGSLib.scene.results import UNCERTAINTY, LoadedResult, loadResult, provenanceText, tableRows
+
+PROVENANCE_ATTRIBUTE = "MedGS.provenance"
+ACQUIRED_ATTRIBUTE = "MedGS.acquiredSlices"
+AXIS_ATTRIBUTE = "MedGS.sliceAxis"
+INTERPOLATED_ATTRIBUTE = "MedGS.interpolated"
+
+
+@dataclass(frozen=True)
+class OutputChoice:
+    """What is to be made, and the existing nodes to put it into (None: a new node)."""
+
+    volume: bool = True
+    segmentation: bool = True
+    model: bool = True
+    table: bool = True
+    uncertainty: bool = False
+    show3D: bool = True
+    volumeNode: Optional[slicer.vtkMRMLScalarVolumeNode] = None
+    segmentationNode: Optional[slicer.vtkMRMLSegmentationNode] = None
+    modelNode: Optional[slicer.vtkMRMLModelNode] = None
+
+
+@dataclass(frozen=True)
+class OutputNodes:
+    """The nodes of one imported result."""
+
+    volume: Optional[slicer.vtkMRMLScalarVolumeNode]
+    segmentation: Optional[slicer.vtkMRMLSegmentationNode]
+    models: Tuple[slicer.vtkMRMLModelNode, ...]
+    table: Optional[slicer.vtkMRMLTableNode]
+    uncertainty: Optional[slicer.vtkMRMLScalarVolumeNode]
+
+    @property
+    def all(self) -> Tuple[slicer.vtkMRMLNode, ...]:
+        """Every node that was made."""
+        found = (self.volume, self.segmentation, *self.models, self.table, self.uncertainty)
+        return tuple(node for node in found if node is not None)
+
+
+def resultToScene(scene: slicer.vtkMRMLScene, folder: Path, choice: Optional[OutputChoice] = None) -> OutputNodes:
+    """Import a finished job folder; may be repeated, and works after the scene of the job was closed.
+
+    :raises InputError: if the result is not complete and sound; the scene is then as before.
+    """
+    loaded = loadResult(folder)
+    importer = _Importer(scene, loaded, choice or OutputChoice())
+    try:
+        return importer.run()
+    except BaseException:
+        importer.undo()
+        raise
+
+
+class _Importer:
+    """Makes the nodes of one result and remembers them until all are there."""
+
+    def __init__(self, scene: slicer.vtkMRMLScene, loaded: LoadedResult, choice: OutputChoice) -> None:
+        self._scene = scene
+        self._loaded = loaded
+        self._choice = choice
+        self._context = loaded.context
+        self._added: List[slicer.vtkMRMLNode] = []
+
+    def run(self) -> OutputNodes:
+        """Make everything that was chosen and that the job has."""
+        choice, loaded = self._choice, self._loaded
+        parent = self._parent()
+        volume = self._volume(loaded.volume) if choice.volume and loaded.volume is not None else None
+        segmentation = self._segmentation(volume) if choice.segmentation and loaded.labels is not None else None
+        models = self._models() if choice.model else ()
+        table = self._table() if choice.table else None
+        uncertainty = self._uncertainty(loaded.uncertainty) if choice.uncertainty and loaded.uncertainty is not None else None
+        nodes = OutputNodes(volume, segmentation, models, table, uncertainty)
+        for node in nodes.all:
+            self._label(node)
+            if node.IsA("vtkMRMLTransformableNode") and node is not table:
+                node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+        self._placeInSubjectHierarchy(nodes)
+        return nodes
+
+    def undo(self) -> None:
+        """Remove every node that was added."""
+        for node in reversed(self._added):
+            for index in range(node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0):
+                self._scene.RemoveNode(node.GetNthDisplayNode(index))
+            self._scene.RemoveNode(node)
+
+    def _new(self, className: str, name: str) -> slicer.vtkMRMLNode:
+        node = self._scene.AddNewNodeByClass(className, self._scene.GenerateUniqueName(name) if self._taken(className, name) else name)
+        self._added.append(node)
+        return node
+
+    def _taken(self, className: str, name: str) -> bool:
+        return self._scene.GetNodesByClassByName(className, name).GetNumberOfItems() > 0
+
+    def _parent(self) -> Optional[slicer.vtkMRMLTransformNode]:
+        """The transform that outputs go under: the input volume's as it is now, else the one of the job, else one made from its matrix."""
+        context = self._context
+        volume = nodeByHint(self._scene, context.volumeId, context.volumeName, "vtkMRMLScalarVolumeNode")
+        own = context.volumeIjkToRas
+        if volume is not None and own is not None and np.allclose(volumes.ijkToRas(volume), own, atol=1e-3):
+            return volume.GetParentTransformNode()
+        if context.parentToWorld is None:
+            return None
+        parent = nodeByHint(self._scene, context.parentId, context.parentName, "vtkMRMLTransformNode")
+        if parent is None:
+            parent = self._new("vtkMRMLLinearTransformNode", context.parentName)
+            parent.SetMatrixTransformToParent(frames.toVtkMatrix(np.array(context.parentToWorld)))
+        return parent
+
+    def _volume(self, array: NDArray) -> slicer.vtkMRMLScalarVolumeNode:
+        node = self._choice.volumeNode or self._new("vtkMRMLScalarVolumeNode", self._context.outputName)
+        volumes.setVoxels(node, array, self._loaded.ijkToRas)
+        self._context.look.applyTo(node)
+        return node
+
+    def _uncertainty(self, array: NDArray) -> slicer.vtkMRMLScalarVolumeNode:
+        node = self._new("vtkMRMLScalarVolumeNode", f"{self._context.outputName}_Uncertainty")
+        volumes.setVoxels(node, array, self._loaded.ijkToRas)
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    def _segmentation(self, volume: Optional[slicer.vtkMRMLScalarVolumeNode]) -> slicer.vtkMRMLSegmentationNode:
+        loaded = self._loaded
+        assert loaded.labels is not None
+        node = self._choice.segmentationNode or self._new("vtkMRMLSegmentationNode", self._context.outputName)
+        segmentation = segments.filledSegmentation(
+            [(source.properties, loaded.labels == source.value, loaded.meshes.get(source.value)) for source in self._context.segments],
+            loaded.ijkToRas,
+        )
+        node.SetAndObserveSegmentation(segmentation)
+        reference = volume or nodeByHint(self._scene, self._context.volumeId, self._context.volumeName, "vtkMRMLScalarVolumeNode")
+        if reference is not None:
+            node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), reference.GetID())
+        grid = volumes.orientedImage(loaded.labels, loaded.ijkToRas)
+        segmentation.SetConversionParameter(segments.GEOMETRY_PARAMETER, slicer.vtkSegmentationConverter.SerializeImageGeometry(grid))
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        if display is not None:
+            display.SetVisibility3D(self._choice.show3D and not (self._choice.model and loaded.meshes))
+            for segmentId, source in zip(segments.segmentIds(node), self._context.segments):
+                display.SetSegmentOpacity3D(segmentId, source.properties.opacity)
+                display.SetSegmentVisibility(segmentId, source.properties.visible)
+        return node
+
+    def _models(self) -> Tuple[slicer.vtkMRMLModelNode, ...]:
+        sources = {source.value: source for source in self._context.segments}
+        meshes = list(self._loaded.meshes.items())
+        return tuple(self._model(mesh, sources.get(value), first=index == 0) for index, (value, mesh) in enumerate(meshes))
+
+    def _model(self, mesh: vtk.vtkPolyData, source: Optional[SegmentSource], first: bool) -> slicer.vtkMRMLModelNode:
+        name = self._context.outputName if source is None else self._context.segmentOutputName(source)
+        node = (self._choice.modelNode if first else None) or self._new("vtkMRMLModelNode", name)
+        own = vtk.vtkPolyData()
+        own.DeepCopy(mesh)
+        node.SetAndObservePolyData(own)
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        if source is not None:
+            display.SetColor(*source.properties.color)
+            display.SetOpacity(source.properties.opacity)
+        display.SetVisibility2D(True)
+        display.SetVisibility(self._choice.show3D)
+        if mesh.GetPointData().GetArray(UNCERTAINTY) is not None:
+            display.SetActiveScalar(UNCERTAINTY, vtk.vtkAssignAttribute.POINT_DATA)
+            display.SetScalarVisibility(False)
+        return node
+
+    def _table(self) -> Optional[slicer.vtkMRMLTableNode]:
+        rows = tableRows(self._loaded.result.metrics)
+        if not rows:
+            return None
+        node = self._new("vtkMRMLTableNode", self._context.outputName)
+        measure, value, unit = vtk.vtkStringArray(), vtk.vtkDoubleArray(), vtk.vtkStringArray()
+        for column, title in ((measure, "Measure"), (value, "Value"), (unit, "Unit")):
+            column.SetName(title)
+        for row in rows:
+            for column, entry in zip((measure, value, unit), row):
+                column.InsertNextValue(entry)
+        for column in (measure, value, unit):
+            node.AddColumn(column)
+        node.SetUseColumnTitleAsColumnHeader(True)
+        return node
+
+    def _label(self, node: slicer.vtkMRMLNode) -> None:
+        """Say on the node itself that it was computed, from what, and which slices were measured."""
+        loaded, acquired = self._loaded, self._loaded.acquired
+        node.SetDescription(f"Made by MedGS from '{self._context.volumeName}'. {acquired.sentence}")
+        node.SetAttribute(PROVENANCE_ATTRIBUTE, provenanceText(loaded))
+        node.SetAttribute(INTERPOLATED_ATTRIBUTE, str(int(len(acquired.indices) < acquired.count)))
+        node.SetAttribute(AXIS_ATTRIBUTE, "ijk"[acquired.axis])
+        node.SetAttribute(ACQUIRED_ATTRIBUTE, ",".join(map(str, acquired.indices)))
+
+    def _placeInSubjectHierarchy(self, nodes: OutputNodes) -> None:
+        """Put the outputs under the study or folder of the input, so that they are exported with the same patient."""
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene)
+        source = _sourceNode(self._scene, self._context)
+        item = hierarchy.GetItemByDataNode(source) if hierarchy is not None and source is not None else 0
+        if not item:
+            return
+        parent = hierarchy.GetItemParent(item)
+        for node in nodes.all:
+            own = hierarchy.GetItemByDataNode(node)
+            if own:
+                hierarchy.SetItemParent(own, parent)
+            else:
+                hierarchy.CreateItem(parent, node)
+
+
+def _sourceNode(scene: slicer.vtkMRMLScene, context: SceneContext) -> Optional[slicer.vtkMRMLNode]:
+    volume = nodeByHint(scene, context.volumeId, context.volumeName, "vtkMRMLScalarVolumeNode")
+    return volume or nodeByHint(scene, context.segmentationId, context.segmentationName, "vtkMRMLSegmentationNode")

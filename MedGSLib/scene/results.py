@@ -1,0 +1,204 @@
+"""Reading a finished job: every file checked and in memory before the scene is touched."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+import numpy as np
+import vtk
+from numpy.typing import NDArray
+from vtk.util import numpy_support
+
+from MedGSLib import geometry
+from MedGSLib.errors import InputError
+from MedGSLib.geometry import Matrix
+from MedGSLib.io.meshes import read_mesh
+from MedGSLib.job.folder import JobFolder
+from MedGSLib.job.request import JobGeometry, JobRequest
+from MedGSLib.job.result import JobResult, verify
+from MedGSLib.scene import volumes
+from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, SegmentSource
+from MedGSLib.scene.segments import SegmentProperties
+
+UNCERTAINTY = "Uncertainty"
+"""Name of the point data array of models."""
+
+PLANE_TOLERANCE = 0.01
+"""An output slice within this fraction of a slice gap of an acquired one counts as acquired."""
+
+
+@dataclass(frozen=True)
+class AcquiredSlices:
+    """Which slices of a dense result were acquired: their indices along the voxel axis ``axis`` (0 = i, 1 = j, 2 = k)."""
+
+    axis: int
+    indices: Tuple[int, ...]
+    count: int
+
+    @property
+    def sentence(self) -> str:
+        """What the user should know of the slices, in one sentence."""
+        name = geometry.AXIS_NAMES[self.axis]
+        if len(self.indices) == self.count:
+            return f"All {self.count} slices along {name} were acquired."
+        steps = np.diff(self.indices)
+        listed = ", ".join(map(str, self.indices))
+        if len(steps) > 1 and np.ptp(steps) == 0:
+            listed = f"{self.indices[0]}, {self.indices[1]}, ..., {self.indices[-1]}"
+        return f"{self.count - len(self.indices)} of {self.count} slices along {name} are interpolated; acquired were the slices {listed}."
+
+
+@dataclass(frozen=True)
+class LoadedResult:
+    """The outputs of a job in memory, in the frame of the job's geometry.
+
+    :ivar meshes: closed surfaces in mm by label value.
+    :ivar ijkToRas: 4x4 of volume, segmentation and uncertainty, which share one grid.
+    """
+
+    folder: Path
+    context: SceneContext
+    request: JobRequest
+    result: JobResult
+    ijkToRas: Matrix
+    acquired: AcquiredSlices
+    volume: Optional[NDArray]
+    labels: Optional[NDArray]
+    uncertainty: Optional[NDArray]
+    meshes: Mapping[int, vtk.vtkPolyData]
+
+    def provenance(self) -> Dict[str, Any]:
+        """What every output node remembers of how it was made."""
+        source = self.context
+        return {
+            **{key: value for key, value in self.request.provenance.items() if key != CONTEXT_KEY},
+            "volume": source.volumeName,
+            "segmentation": source.segmentationName,
+            "segments": [entry.properties.name for entry in source.segments],
+            "region": source.roiName,
+            "sequence": source.sequence,
+            "parameters": dict(self.request.parameters),
+            "versions": dict(self.result.versions),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.result.finished)),
+            "job": self.folder.name,
+            "notes": list(source.notes),
+        }
+
+
+def loadResult(folder: Path) -> LoadedResult:
+    """Read and check a finished job folder.
+
+    :raises InputError: if the job is not finished, a file is missing, changed or unreadable, or the files do not fit together.
+    """
+    result = verify(folder)
+    request = JobFolder(folder).read_request()
+    context = _context(request, folder)
+    read = {kind: _volume(result, folder, kind) for kind in ("volume", "segmentation", "uncertainty")}
+    grids = [entry for entry in read.values() if entry is not None]
+    if not grids:
+        raise InputError(f"The job in '{folder}' made neither a volume nor a segmentation.")
+    matrix, shape = grids[0][1], grids[0][0].shape
+    if any(array.shape != shape or not np.allclose(found, matrix, atol=1e-3) for array, found in grids):
+        raise InputError(f"The outputs of the job in '{folder}' do not lie on the same grid; run the job again.")
+    arrays = {kind: None if entry is None else entry[0] for kind, entry in read.items()}
+    meshes = _meshes(result, folder, context)
+    for mesh in meshes.values():
+        _addUncertainty(mesh, arrays["uncertainty"], matrix)
+    acquired = acquiredSlices(request.geometry, matrix, shape[::-1], request.parameters.get("axis", "auto"))
+    return LoadedResult(
+        folder, context, request, result, matrix, acquired, arrays["volume"], arrays["segmentation"], arrays["uncertainty"], meshes
+    )
+
+
+def _context(request: JobRequest, folder: Path) -> SceneContext:
+    """The job's memory of the scene; jobs from the command line have none and get one made of their labels."""
+    remembered = request.provenance.get(CONTEXT_KEY)
+    if remembered is not None:
+        return SceneContext.fromDict(remembered)
+    labels = tuple(SegmentSource("", label.value, SegmentProperties(label.name, label.color)) for label in request.inputs.labels)
+    return SceneContext(volumeId="", volumeName=request.title or folder.name, segments=labels)
+
+
+def _volume(result: JobResult, folder: Path, kind: str) -> Optional[Tuple[NDArray, Matrix]]:
+    path = result.path(folder, kind, ".nrrd")
+    return None if path is None else volumes.readNrrd(path)
+
+
+def _meshes(result: JobResult, folder: Path, context: SceneContext) -> Dict[int, vtk.vtkPolyData]:
+    """The meshes by label value: ``mesh.vtp`` of a single segment, or ``mesh_<value>.vtp`` of each of several."""
+    files = {output.name: folder / output.file for output in result.outputs if output.name.endswith(".vtp")}
+    values = [source.value for source in context.segments]
+    if len(values) <= 1:
+        return {(values or [1])[0]: read_mesh(files["mesh.vtp"])} if "mesh.vtp" in files else {}
+    return {value: read_mesh(files[f"mesh_{value}.vtp"]) for value in values if f"mesh_{value}.vtp" in files}
+
+
+def _addUncertainty(mesh: vtk.vtkPolyData, uncertainty: Optional[NDArray], matrix: Matrix) -> None:
+    """Sample the uncertainty field at the points of a mesh, unless the mesh brought it along."""
+    if uncertainty is None or mesh.GetPointData().GetArray(UNCERTAINTY) is not None:
+        return
+    points = geometry.transform_points(np.asarray(np.linalg.inv(matrix)), numpy_support.vtk_to_numpy(mesh.GetPoints().GetData()))
+    top = np.array(uncertainty.shape[::-1]) - 1
+    located = vtk.vtkPoints()
+    located.SetData(numpy_support.numpy_to_vtk(np.clip(points, 0, top), deep=True))
+    probe, places = vtk.vtkProbeFilter(), vtk.vtkPolyData()
+    places.SetPoints(located)
+    field = vtk.vtkImageData()
+    field.ShallowCopy(volumes.orientedImage(uncertainty.astype(np.float32), np.eye(4)))
+    probe.SetInputData(places)
+    probe.SetSourceData(field)
+    probe.Update()
+    sampled = probe.GetOutput().GetPointData().GetArray("ImageScalars")
+    sampled.SetName(UNCERTAINTY)
+    mesh.GetPointData().AddArray(sampled)
+
+
+def acquiredSlices(inputs: Optional[JobGeometry], matrix: Matrix, shapeIjk: Tuple[int, ...], axisChoice: str = "auto") -> AcquiredSlices:
+    """Find the slices of a dense grid that lie on slices of the input.
+
+    :param inputs: geometry of the job's input, or None where the job did not say (then no slice counts as acquired).
+    :param matrix: 4x4 ijkToRas of the dense grid, in the same frame; ``shapeIjk`` its size.
+    """
+    if inputs is None:
+        return AcquiredSlices(2, (), shapeIjk[2])
+    axis = geometry.slice_axis(inputs.matrix, (2, 2, 2), axisChoice)
+    gap = geometry.spacing(inputs.matrix)[axis]
+    index = np.zeros((shapeIjk[axis], 3))
+    index[:, axis] = np.arange(shapeIjk[axis])
+    along = geometry.transform_points(np.asarray(np.linalg.inv(inputs.matrix)), geometry.transform_points(matrix, index))[:, axis]
+    if inputs.positions_mm is None:
+        distance = np.abs(along - np.round(along))
+    else:
+        distance = np.abs(along[:, None] - np.array(inputs.positions_mm) / gap).min(axis=1)
+    return AcquiredSlices(axis, tuple(int(found) for found in np.flatnonzero(distance <= PLANE_TOLERANCE)), shapeIjk[axis])
+
+
+def tableRows(metrics: Mapping[str, Any], path: Tuple[str, ...] = ()) -> List[Tuple[str, float, str]]:
+    """Nested metrics as rows (measure, value, unit); the unit is taken from the end of the name, texts and lists are left out."""
+    rows: List[Tuple[str, float, str]] = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            rows.extend(tableRows(value, (*path, str(name))))
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            measure, unit = _unit(str(name))
+            rows.append((" / ".join((*path, measure)).replace("_", " "), float(value), unit))
+    return rows
+
+
+_UNITS = {"mm": "mm", "mm2": "mm2", "mm3": "mm3", "cm2": "cm2", "cm3": "cm3", "ml": "ml", "s": "s", "db": "dB", "deg": "deg", "mb": "MB"}
+
+
+def _unit(name: str) -> Tuple[str, str]:
+    stem, _, last = name.rpartition("_")
+    return (stem, _UNITS[last]) if stem and last in _UNITS else (name, "dB" if name == "psnr" else "")
+
+
+def provenanceText(loaded: LoadedResult) -> str:
+    """The provenance as compact JSON for a node attribute."""
+    return json.dumps(loaded.provenance(), separators=(",", ":"), sort_keys=True)
+
+
