@@ -135,7 +135,7 @@ def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, 
     if scale < 1:
         raise InputError(f"The output scale must be a whole number of at least 1, not {scale}.")
     step = base / scale
-    count = int(np.floor(positions_mm[-1] / step + 0.5 * UNIFORM_TOLERANCE * len(positions_mm))) + 1
+    count = int(np.floor(positions_mm[-1] / step + UNIFORM_TOLERANCE)) + 1
     grid = np.arange(count, dtype=np.float64) * step
     nearest = np.clip(np.round(positions_mm / step).astype(np.int64), 0, count - 1)
     on_grid = np.abs(grid[nearest] - positions_mm) <= UNIFORM_TOLERANCE * base * max(1, len(gaps) ** 0.5)

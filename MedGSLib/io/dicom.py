@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Iterable, List, Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -113,12 +113,23 @@ def _series_files(path: Path) -> List[str]:
         return [str(path)]
     if not series:
         raise InputError(f"The folder {folder} holds no DICOM images; give the folder that directly contains those of one series.")
+    _warn_of_others(folder, series.values())
     if len(series) > 1:
         listed = "; ".join(f"{_describe(names[0])} with {len(names)} images, e.g. {Path(names[0]).name}" for names in series.values())
         raise InputError(
             f"The folder {folder} holds {len(series)} DICOM series ({listed}); name one file of the series you want instead of the folder."
         )
     return list(next(iter(series.values())))
+
+
+def _warn_of_others(folder: Path, series: Iterable[Sequence[str]]) -> None:
+    """Say which DICOM files take no part, since one of them may be a damaged slice."""
+    known = {Path(name).name for names in series for name in names}
+    others = sorted(each.name for each in folder.iterdir() if each.name not in known and is_dicom(each))
+    if others:
+        logger.warning(
+            "%d DICOM files in %s are damaged or hold no image and were left out: %s", len(others), folder, ", ".join(others[:10])
+        )
 
 
 def _describe(name: str) -> str:

@@ -20,7 +20,7 @@ from MedGSLib.volume import Volume
 SHEAR_TOLERANCE = 0.01
 """Largest cosine between two image axes that still counts as a right angle."""
 
-FORMATS = "NRRD, NIfTI, MHA, MHD, or a folder with one DICOM series"
+FORMATS = "NRRD, NIfTI, MHA, MHD, a folder with one DICOM series, or a folder of frames"
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -143,21 +143,12 @@ def nifti_is_complete(path: Path) -> bool:
 
 
 def _nifti_size(header: bytes) -> int:
-    """Bytes of a NIfTI-1 or -2 file by its header (nifti1.h, nifti2.h)."""
-    for order in "<>":
-        kind = struct.unpack(order + "i", header[:4])[0]
-        if kind == 348:
-            dim = struct.unpack(order + "8h", header[40:56])
-            bits = struct.unpack(order + "h", header[72:74])[0]
-            offset = int(struct.unpack(order + "f", header[108:112])[0])
-        elif kind == 540:
-            bits = struct.unpack(order + "h", header[14:16])[0]
-            dim = struct.unpack(order + "8q", header[16:80])
-            offset = struct.unpack(order + "q", header[168:176])[0]
-        else:
-            continue
-        return offset + int(np.prod(dim[1 : dim[0] + 1], dtype=np.int64)) * bits // 8
-    raise EOFError
+    """Bytes of a NIfTI-1 file by its header (nifti1.h), in either byte order."""
+    order = "<" if struct.unpack("<i", header[:4])[0] == 348 else ">"
+    dim = struct.unpack(order + "8h", header[40:56])
+    bits = struct.unpack(order + "h", header[72:74])[0]
+    offset = int(struct.unpack(order + "f", header[108:112])[0])
+    return offset + int(np.prod(dim[1 : dim[0] + 1], dtype=np.int64)) * bits // 8
 
 
 def _gzip_claims(path: Path, needed: int) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix
-from MedGSLib.io import dicom, images
+from MedGSLib.io import dicom, frame_files, images
 from MedGSLib.volume import Label, Volume
 
 LabelChoice = Union[str, int, Sequence[Union[str, int]], None]
@@ -54,7 +54,7 @@ class Segmentation:
         chosen = tuple(self.segments[index] for index in match_labels(self.labels, choice))
         present = {layer: _distinct(self.layers[layer]) for layer in {segment.layer for segment in chosen}}
         filled = tuple(segment for segment in chosen if segment.label.value in present[segment.layer])
-        if not filled or (choice is not None and len(filled) < len(chosen)):
+        if not filled or (choice not in (None, ()) and len(filled) < len(chosen)):
             empty = [segment.label for segment in chosen if segment not in filled]
             raise InputError(f"The mask is empty: no voxel carries {_listed(empty)}.")
         return filled
@@ -70,6 +70,8 @@ def read_segmentation(path: Path) -> Segmentation:
     :raises InputError: in one sentence, for whatever makes it unusable.
     """
     path = Path(path)
+    if frame_files.is_frame_folder(path):
+        return segmentation_of(frame_files.read_mask_volume(frame_files.frame_files(path)), [Label(1, "mask")])
     if path.is_dir() or dicom.is_dicom(path):
         volume = dicom.read_series(path)
         return segmentation_of(volume, _default_labels(volume.voxels, path))
@@ -120,8 +122,8 @@ def read_labels(path: Path) -> Tuple[Volume, Tuple[Label, ...]]:
 def select_labels(volume: Volume, labels: Sequence[Label], choice: LabelChoice = None) -> Tuple[Label, ...]:
     """The labels of a label map that ``choice`` names, none of them empty.
 
-    :param choice: a value, a name (case does not matter), several of either (also as text separated by commas), or None for all
-        labels that are not empty.
+    :param choice: a value, a name (case does not matter), several of either (also as text separated by commas), or None (or
+        an empty tuple) for all labels that are not empty.
     :raises InputError: if one does not exist, naming those that do, or if one is empty.
     """
     return tuple(segment.label for segment in segmentation_of(volume, labels).choose(choice))
@@ -129,7 +131,7 @@ def select_labels(volume: Volume, labels: Sequence[Label], choice: LabelChoice =
 
 def match_labels(labels: Sequence[Label], choice: LabelChoice) -> Tuple[int, ...]:
     """Indices of the labels that ``choice`` names, without repeats; see :func:`select_labels`."""
-    if choice is None:
+    if choice is None or choice == ():
         return tuple(range(len(labels)))
     if isinstance(choice, (str, int)):
         found = _match_one(labels, choice)

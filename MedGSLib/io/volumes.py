@@ -11,21 +11,23 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
-from MedGSLib.io import dicom, images
+from MedGSLib.io import dicom, frame_files, images
 from MedGSLib.volume import Volume
 
 Positions = Union[Sequence[float], str, Path, None]
 
 
 def read_volume(path: Path, positions: Positions = None) -> Volume:
-    """Read a volume from a file, a folder with one DICOM series, or one file of a DICOM series.
+    """Read a volume from a file, a folder with one DICOM series, one file of a DICOM series, or a folder of picture frames.
 
     :param positions: slice positions in mm along k, as numbers, as text like ``0,3,7.5``, or as a text file; for files that cannot
         state irregular ones. They replace the slice spacing of the file, and the first slice stays where it is.
     :raises InputError: in one sentence, for whatever makes it unusable.
     """
     path = Path(path)
-    if path.is_dir() or dicom.is_dicom(path):
+    if frame_files.is_frame_folder(path):
+        volume = frame_files.read_frame_volume(path)
+    elif path.is_dir() or dicom.is_dicom(path):
         volume = dicom.read_series(path)
     else:
         image = images.scalar_image(images.read_image(path), path)

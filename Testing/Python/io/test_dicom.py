@@ -1,0 +1,131 @@
+"""DICOM series: positions from the headers, and one sentence for what is no single stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+
+from MedGSLib import geometry
+from MedGSLib.errors import InputError
+from MedGSLib.io.stack import load_stack
+from MedGSLib.io.volumes import read_volume
+
+pytest.importorskip("pydicom")
+Series = Callable[..., tuple[Path, np.ndarray, np.ndarray]]
+
+
+def test_slices_are_sorted_by_position_and_placed(dicom_series: Series) -> None:
+    folder, pixels, origins = dicom_series([0.0, 3.0, 6.0, 9.0, 12.0])
+    volume = read_volume(folder)
+    assert np.array_equal(volume.voxels, pixels)
+    assert volume.positions_mm is None
+    assert np.allclose(geometry.spacing(volume.ijk_to_ras), [0.75, 1.5, 3.0], atol=1e-4)
+    for k, origin in enumerate(origins):
+        assert np.allclose(geometry.flip_ras_lps(geometry.transform_points(volume.ijk_to_ras, np.array([0, 0, k]))), origin, atol=1e-3)
+    expected = {"slice_thickness_mm": "2.5", "study_date": "20240131", "modality": "CT", "patient_id": "P7"}
+    assert expected.items() <= volume.meta.items()
+
+
+def test_slices_in_descending_order_end_up_ascending_along_the_normal(dicom_series: Series) -> None:
+    folder, pixels, origins = dicom_series([0.0, -3.0, -6.0])
+    volume = read_volume(folder)
+    assert np.array_equal(volume.voxels, pixels[::-1])
+    assert np.allclose(geometry.flip_ras_lps(volume.ijk_to_ras[:3, 3]), origins[-1], atol=1e-3)
+
+
+def test_irregular_positions_are_kept_and_reported(dicom_series: Series, caplog: pytest.LogCaptureFixture) -> None:
+    positions = [0.0, 3.0, 6.0, 10.5, 13.5, 16.5]
+    folder, pixels, origins = dicom_series(positions)
+    volume = read_volume(folder)
+    assert np.allclose(volume.positions_mm, positions, atol=1e-3)
+    assert "spaced irregularly (3 to 4.5 mm)" in caplog.text
+    stack = load_stack(folder, None)
+    assert stack.slice_thickness_mm == 2.5
+    assert stack.image is not None and np.array_equal(stack.image, pixels)
+    for s, origin in enumerate(origins):
+        place = geometry.transform_points(stack.plane_to_ras, np.array([0.0, 0.0, stack.positions_mm[s]]))
+        assert np.allclose(geometry.flip_ras_lps(place), origin, atol=1e-3)
+
+
+def test_rounded_positions_count_as_regular(dicom_series: Series) -> None:
+    folder, *_ = dicom_series([0.0, 3.001, 5.999, 9.0])
+    assert read_volume(folder).positions_mm is None
+
+
+def test_irregular_slices_cannot_be_stacked_along_another_axis(dicom_series: Series) -> None:
+    folder, *_ = dicom_series([0.0, 3.0, 6.0, 10.5])
+    with pytest.raises(InputError, match="cannot be stacked along 'i'"):
+        load_stack(folder, None, axis="i")
+
+
+def test_several_series_are_listed_and_one_file_picks_its_own(dicom_series: Series) -> None:
+    folder, pixels, _ = dicom_series([0.0, 3.0, 6.0])
+    dicom_series([0.0, 5.0], series="2")
+    with pytest.raises(InputError, match="2 DICOM series .*'series 1' with 3 images.*'series 2' with 2 images.*name one file"):
+        read_volume(folder)
+    assert np.array_equal(read_volume(folder / "1_0.dcm").voxels, pixels)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(InputError, match="holds no DICOM images"):
+        read_volume(tmp_path)
+
+
+def test_two_images_at_one_position(dicom_series: Series) -> None:
+    folder, *_ = dicom_series([0.0, 3.0, 3.0, 6.0])
+    with pytest.raises(InputError, match="several images at the same position"):
+        read_volume(folder)
+
+
+def test_a_tilted_gantry(dicom_series: Series) -> None:
+    normal = np.array([0.0, 0.3, 1.0]) / np.hypot(0.3, 1.0)
+    folder, *_ = dicom_series([0.0, 3.0, 6.0], direction=np.eye(3), tilt=normal)
+    with pytest.raises(InputError, match="tilted gantry"):
+        read_volume(folder)
+
+
+def test_a_localizer_among_the_slices(dicom_series: Series) -> None:
+    folder, *_ = dicom_series([0.0, 3.0, 6.0], direction=np.eye(3))
+    (folder / "1_0.dcm").unlink()
+    from_other = np.eye(3)[:, [1, 2, 0]]
+    moved, *_ = dicom_series([40.0], direction=from_other)
+    assert moved == folder
+    with pytest.raises(InputError, match="differ in direction"):
+        read_volume(folder)
+
+
+def test_images_of_several_sizes(dicom_series: Series) -> None:
+    folder, *_ = dicom_series([0.0, 3.0, 6.0])
+    pydicom = pytest.importorskip("pydicom")
+    data = pydicom.dcmread(folder / "1_1.dcm")
+    data.Rows, data.PixelData = 3, data.PixelData[: 3 * 8 * 2]
+    data.save_as(folder / "1_1.dcm")
+    with pytest.raises(InputError, match="differ in size"):
+        read_volume(folder)
+
+
+def test_a_damaged_image_is_reported_and_leaves_its_gap(dicom_series: Series, caplog: pytest.LogCaptureFixture) -> None:
+    folder, *_ = dicom_series([0.0, 3.0, 6.0, 9.0])
+    names = [name for name in sorted(folder.iterdir()) if b"1.2.826.0.1.3680043.8.498.1.2" in name.read_bytes()]
+    names[0].write_bytes(names[0].read_bytes()[:-60])
+    volume = read_volume(folder)
+    assert np.allclose(volume.positions_mm, [0.0, 6.0, 9.0], atol=1e-3)
+    assert f"1 DICOM files in {folder} are damaged" in caplog.text and names[0].name in caplog.text
+
+
+def test_a_single_damaged_file(dicom_series: Series) -> None:
+    folder, *_ = dicom_series([0.0])
+    path = folder / "1_0.dcm"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(InputError, match="1_0.dcm cannot be read"):
+        read_volume(path)
+
+
+def test_a_series_of_one_image_is_a_single_slice(dicom_series: Series) -> None:
+    folder, *_ = dicom_series([0.0])
+    with pytest.raises(InputError, match="single slice"):
+        load_stack(folder, None)
