@@ -12,8 +12,8 @@ from torch import Tensor
 
 from MedGSLib.errors import BackendError
 from MedGSLib.gaussians import SlicedGaussians
-from MedGSLib.raster import kernels
-from MedGSLib.raster.interface import check_request
+from MedGSLib.raster import kernels, kernels_alpha
+from MedGSLib.raster.interface import BLENDINGS, blended, check_request
 from MedGSLib.raster.lanes import LANES
 
 _BAND_BYTES = 1 << 19
@@ -28,7 +28,7 @@ class CpuRasterizer:
     """
 
     name = "cpu"
-    blendings = frozenset({"normalized"})
+    blendings = BLENDINGS
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads
@@ -43,11 +43,14 @@ class CpuRasterizer:
             raise BackendError(f"The CPU rasterizer cannot render Gaussians that are on the device {sliced.center.device}.")
         if self.threads is not None:
             numba.set_num_threads(self.threads)
-        pairs = (sliced.center, sliced.conic, sliced.weight, sliced.values)
-        features, weight = _NormalizedSplat.apply(
-            *(tensor.float() for tensor in pairs), sliced.slice_start, sliced.slice_index, (height, width, epsilon, background)
-        )
-        return features.permute(0, 2, 3, 1), weight
+        pairs = [tensor.float() for tensor in (sliced.center, sliced.conic, sliced.weight, sliced.values)]
+        if blending == "normalized":
+            image = (height, width, epsilon, background)
+            features, weight = _NormalizedSplat.apply(*pairs, sliced.slice_start, sliced.slice_index, image)
+            return features.permute(0, 2, 3, 1), weight
+        composite, weight = _Composite.apply(*pairs, sliced.slice_start, (height, width))
+        composite = composite.permute(0, 2, 3, 1)
+        return blended(composite, weight, blending=blending, epsilon=epsilon, background=background), weight
 
 
 def _start_threads() -> None:
@@ -88,11 +91,33 @@ class _NormalizedSplat(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        center, conic, weight, values, slice_index, boxes, features, total = (_array(tensor) for tensor in ctx.saved_tensors)
+        *pairs, slice_index, boxes, features, total = (_array(tensor) for tensor in ctx.saved_tensors)
         sums = kernels.sum_gradients(features, total, _array(gradients[0]), _array(gradients[1]), ctx.epsilon)
-        height, width = total.shape[1:]
-        found = kernels.splat_backward(center, conic, weight, values, boxes, slice_index, sums, height, width)
+        found = kernels.splat_backward(*pairs, boxes, slice_index, sums, *total.shape[1:])
         return *_pair_gradients(found), None, None, None
+
+
+class _Composite(torch.autograd.Function):
+    """Front-to-back composites over nothing: (S, C, height, width) and accumulated alpha (S, height, width)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, center: Tensor, conic: Tensor, weight: Tensor, values: Tensor, slice_start: Tensor, image: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        pairs = [_array(tensor) for tensor in (center, conic, weight, values)]
+        boxes = kernels.bounding_boxes(pairs[0], pairs[1], *image)
+        bands = _bands(slice_start.numel() - 1, *image, values.shape[1] + 2)
+        features, total = kernels_alpha.composite(*pairs, boxes, _array(slice_start), *image, bands)
+        outputs = torch.from_numpy(features), torch.from_numpy(total)
+        ctx.save_for_backward(center, conic, weight, values, slice_start, torch.from_numpy(boxes), *outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        *pairs, slice_start, boxes, features, total = (_array(tensor) for tensor in ctx.saved_tensors)
+        rows = kernels_alpha.light_rows(features, total, _array(gradients[0]), _array(gradients[1]))
+        found = kernels_alpha.composite_backward(*pairs, boxes, slice_start, rows, *total.shape[1:])
+        return *_pair_gradients(found), None, None
 
 
 def _pair_gradients(columns: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

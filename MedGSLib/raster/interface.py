@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, get_args
 
 from torch import Tensor
 
 from MedGSLib.errors import InputError
-from MedGSLib.gaussians import SlicedGaussians
+from MedGSLib.gaussians import Blending, SlicedGaussians
 
 TRUNCATION = 11.0
 """A Gaussian ends where ``q = A dx^2 + 2 B dx dy + C dy^2`` reaches this, at 0.4 % of its height (3.3 standard deviations)."""
@@ -20,6 +20,10 @@ ALPHA_MIN = 1.0 / 255.0
 
 TRANSMITTANCE_MIN = 1e-4
 """Compositing stops before the Gaussian that would let no more than this through (gsplat's)."""
+
+
+BLENDINGS: frozenset[str] = frozenset(get_args(Blending))
+"""Every blending there is."""
 
 
 class Rasterizer(Protocol):
@@ -53,7 +57,7 @@ def check_request(sliced: SlicedGaussians, height: int, width: int, blending: st
     """
     if height < 1 or width < 1 or sliced.channels < 1:
         raise InputError(f"An image of {height} by {width} pixels with {sliced.channels} channels cannot be rendered.")
-    if blending not in ("normalized", "alpha", "alpha_normalized"):
+    if blending not in BLENDINGS:
         raise InputError(f"The blending must be 'normalized', 'alpha' or 'alpha_normalized', not {blending!r}.")
 
 

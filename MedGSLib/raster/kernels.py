@@ -179,7 +179,7 @@ def splat_backward(
                         add_product(scratch, MOMENT_BLOCKS + k * LANES, sums, start + k * stride + column, scratch, 0)
                         add_scaled(scratch, PULL, sums, start + k * stride + column, values[i, k])
                     add_moments(scratch, dx, dy)
-            store_gradients(gradients[i], scratch, a, b, c, weight[i])
+            store_gradients(gradients[i], scratch, MOMENT_BLOCKS, a, b, c, weight[i])
             for k in range(channels):
                 gradients[i, 6 + k] *= weight[i]
     return gradients
@@ -209,7 +209,7 @@ def _lane_sum(scratch, block):
 
 
 @njit(inline="always", fastmath=FAST_MATH)
-def store_gradients(gradient, scratch, a, b, c, weight):
+def store_gradients(gradient, scratch, channel_blocks, a, b, c, weight):
     """One pair's gradients (6 + C) from its moment and channel blocks; q's derivatives are 2(a dx + b dy), dx^2, 2 dx dy and dy^2."""
     x, y = _lane_sum(scratch, _X), _lane_sum(scratch, _Y)
     gradient[0] = weight * (a * x + b * y)
@@ -219,4 +219,4 @@ def store_gradients(gradient, scratch, a, b, c, weight):
     gradient[4] = -_HALF * weight * _lane_sum(scratch, _YY)
     gradient[5] = _lane_sum(scratch, _SUM)
     for k in range(gradient.shape[0] - 6):
-        gradient[6 + k] = _lane_sum(scratch, MOMENT_BLOCKS + k * LANES)
+        gradient[6 + k] = _lane_sum(scratch, channel_blocks + k * LANES)

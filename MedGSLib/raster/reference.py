@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from MedGSLib.gaussians import SlicedGaussians
-from MedGSLib.raster.interface import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, TRUNCATION, blended, check_request
+from MedGSLib.raster.interface import ALPHA_MAX, ALPHA_MIN, BLENDINGS, TRANSMITTANCE_MIN, TRUNCATION, blended, check_request
 
 
 class ReferenceRasterizer:
     """Evaluates every Gaussian in every pixel of its slice; memory is (Gaussians of a slice) x height x width."""
 
     name = "reference"
-    blendings = frozenset({"normalized", "alpha", "alpha_normalized"})
+    blendings = BLENDINGS
 
     def rasterize(
         self, sliced: SlicedGaussians, height: int, width: int, *, blending: str, epsilon: float, background: float
