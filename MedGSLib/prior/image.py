@@ -1,0 +1,216 @@
+"""The image prior: what the slices between the acquired ones look like, judged by this patient's own slices."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from MedGSLib.errors import InputError
+from MedGSLib.prior.flow import SMALLEST_SIDE, flow_interpolate
+from MedGSLib.prior.image_apply import DensePrediction, predict
+from MedGSLib.prior.image_blend import blend_with_flow, leave_one_out
+from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod
+from MedGSLib.prior.image_training import TrainedPrior, new_network, row_planes, train
+from MedGSLib.prior.network import Precision
+from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.prior.thick import ProfileOperator, back_project
+from MedGSLib.progress import Reporter
+
+__all__ = ["PRIOR_PRESETS", "ImagePrior", "PriorConfig", "apply_prior", "image_prior", "train_prior"]
+
+logger = logging.getLogger(__name__)
+
+Slices = NDArray[np.float32]
+BACK_PROJECTIONS = 10
+IRREGULAR_GAP = 1.5
+"""A gap larger than this many median gaps is reported: the network was trained for the median."""
+
+
+@dataclass(frozen=True)
+class ImagePrior:
+    """Dense image between and on the acquired slices.
+
+    :ivar image: float32 (T, H, W), T = (S - 1) * factor + 1, normalised like the slices; each gap is divided into ``factor``. Equal to
+        the acquired slices where they are point samples, else consistent with them under their profile.
+    :ivar disagreement: float32 (T, H, W), how far the views of the network and the other interpolator differ; 0 on acquired points.
+    :ivar report: what was done and why.
+    :ivar state: weights of the network for a checkpoint, empty where none was trained.
+    """
+
+    image: Slices
+    disagreement: Slices
+    report: dict[str, Any]
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def image_prior(
+    slices: Slices,
+    factor: int,
+    gap_over_pixel: tuple[float, float],
+    config: PriorConfig | None = None,
+    profile: SliceProfile | None = None,
+    reporter: Reporter | None = None,
+    coordinates: NDArray[np.float64] | None = None,
+    device: str | torch.device = "cpu",
+    state: dict[str, torch.Tensor] | None = None,
+) -> ImagePrior:
+    """Predict the slices between the acquired ones.
+
+    :param slices: float32 (S, H, W), normalised intensities, finite.
+    :param factor: sub-slices per gap; 1 returns the slices.
+    :param gap_over_pixel: median slice gap over pixel size along (row axis, column axis).
+    :param config: default: ``PRIOR_PRESETS["standard"]``.
+    :param profile: default: point samples.
+    :param coordinates: (S,) in median gaps, where the stack is irregular.
+    :param device: torch device of the network.
+    :param state: weights of an earlier run of the same stack and configuration; training is then skipped.
+    :raises InputError: fewer than one slice or a factor below 1.
+    :raises Cancelled: when the caller cancels.
+    """
+    config, profile, reporter = config or PriorConfig(), profile or SliceProfile(), reporter or Reporter()
+    slices = np.ascontiguousarray(slices, np.float32)
+    if slices.ndim != 3 or len(slices) < 1 or factor < 1:
+        raise InputError("The slices in between can only be predicted for a stack of images and a factor of 1 or more.")
+    report = _opening_report(config, profile, factor, coordinates)
+    if factor == 1 or len(slices) == 1:
+        report["method"], report["reason"] = "none", "there is nothing between the slices"
+        return ImagePrior(slices.copy(), np.zeros_like(slices), report)
+    method, reason = _feasible_method(slices, factor, gap_over_pixel, config, profile)
+    report.update(method=method, reason=reason)
+    if method != "learned":
+        return _without_network(slices, factor, method, profile, report)
+    trained = train_prior(slices, factor, gap_over_pixel, config, profile, reporter, device, state)
+    return apply_prior(trained, slices, factor, gap_over_pixel, config, profile, reporter, report)
+
+
+def train_prior(
+    slices: Slices,
+    factor: int,
+    gap_over_pixel: tuple[float, float],
+    config: PriorConfig,
+    profile: SliceProfile,
+    reporter: Reporter,
+    device: str | torch.device = "cpu",
+    state: dict[str, torch.Tensor] | None = None,
+) -> TrainedPrior:
+    """Train the network on the patient's own slices, or load ``state`` into it; parameters as in :func:`image_prior`.
+
+    :raises InputError: if the slices are too small to learn from, or ``state`` belongs to another network.
+    """
+    precision = Precision(torch.device(device), config.bf16)
+    network = new_network(factor, config, profile, precision)
+    if state is not None:
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise InputError("The stored prior belongs to other settings; start again without resuming.") from error
+        return TrainedPrior(network.eval(), precision, float("nan"))
+    planes = row_planes(slices, factor, gap_over_pixel, profile, precision.device)
+    if not planes:
+        raise InputError("The slices are too small in-plane to learn from them what lies in between.")
+    return train(planes, network, config, precision, reporter)
+
+
+def apply_prior(
+    trained: TrainedPrior,
+    slices: Slices,
+    factor: int,
+    gap_over_pixel: tuple[float, float],
+    config: PriorConfig,
+    profile: SliceProfile,
+    reporter: Reporter,
+    report: dict[str, Any] | None = None,
+) -> ImagePrior:
+    """Dense image from a trained network; parameters as in :func:`image_prior`."""
+    report = dict(report or {}, final_loss=trained.loss, bf16=trained.precision.reduced)
+    predicted = predict(trained, slices, reporter)
+    if profile.kind == "point":
+        share = _flow_share(slices, gap_over_pixel, config, trained.precision.device, report)
+        if share > 0:
+            blend_with_flow(predicted.image, predicted.spread, slices, factor, share, reporter)
+        return ImagePrior(predicted.image, predicted.spread, dict(report, flow_share=share), trained.state)
+    return _consistent(predicted, trained, slices, factor, profile, report)
+
+
+def _flow_share(
+    slices: Slices, gap_over_pixel: tuple[float, float], config: PriorConfig, device: torch.device, report: dict[str, Any]
+) -> float:
+    if config.flow_share is not None:
+        return config.flow_share
+    judged = leave_one_out(slices, gap_over_pixel, config, device)
+    if judged is None:
+        return DEFAULT_FLOW_SHARE
+    report.update(judged.report)
+    return judged.flow_share
+
+
+def _consistent(
+    predicted: DensePrediction, trained: TrainedPrior, slices: Slices, factor: int, profile: SliceProfile, report: dict[str, Any]
+) -> ImagePrior:
+    """The network's volume made to reproduce the thick slices; compared with spline interpolation instead of flow, which loses there."""
+    operator = ProfileOperator(profile, len(slices), factor, predicted.margin)
+    image = predicted.image
+    if not trained.network.exact:
+        image = operator.consistent(image, slices, BACK_PROJECTIONS)
+    spline = operator.consistent(operator.spread(slices), slices, BACK_PROJECTIONS)
+    disagreement = np.hypot(predicted.spread, image - spline)
+    residual = operator.average(image) - slices
+    inside = slice(predicted.margin, len(image) - predicted.margin)
+    report["consistency_rms"] = float(np.sqrt(np.mean(residual**2)))
+    return ImagePrior(image[inside].copy(), disagreement[inside].copy(), report, trained.state)
+
+
+def _without_network(slices: Slices, factor: int, method: PriorMethod, profile: SliceProfile, report: dict[str, Any]) -> ImagePrior:
+    index = np.arange(len(slices), dtype=np.float64)
+    wanted = np.arange((len(slices) - 1) * factor + 1) / factor
+    linear = np.stack([(1 - a) * slices[k] + a * slices[min(k + 1, len(slices) - 1)] for k, a in _neighbours(wanted)]).astype(np.float32)
+    image = flow_interpolate(slices, index, wanted, "tvl1") if method == "flow" else linear
+    disagreement = np.abs(image - linear)
+    if profile.kind != "point" and method != "none":
+        image = back_project(image, slices, profile, factor, BACK_PROJECTIONS)
+        disagreement = np.abs(image - linear)
+    return ImagePrior(image, disagreement, report)
+
+
+def _neighbours(wanted: NDArray[np.float64]) -> list[tuple[int, float]]:
+    return [(int(t + 1e-9), float(t - int(t + 1e-9))) for t in wanted]
+
+
+def _opening_report(config: PriorConfig, profile: SliceProfile, factor: int, coordinates: NDArray[np.float64] | None) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "wanted_method": config.method,
+        "factor": factor,
+        "profile": {"kind": profile.kind, "width": profile.width},
+        "channels": config.channels,
+        "depth": config.depth,
+        "iterations": config.iterations,
+        "seed": config.seed,
+    }
+    if coordinates is not None and len(coordinates) > 2:
+        gaps = np.diff(coordinates)
+        report["wide_gaps"] = int(np.sum(gaps > IRREGULAR_GAP * np.median(gaps)))
+    return report
+
+
+def _feasible_method(
+    slices: Slices, factor: int, gap_over_pixel: tuple[float, float], config: PriorConfig, profile: SliceProfile
+) -> tuple[PriorMethod, str]:
+    """The configured method, or the best one that this stack allows, and why."""
+    if config.method in ("none", "linear"):
+        return config.method, "as configured"
+    if np.ptp(slices) == 0:
+        return "linear", "all pixels have the same value"
+    if config.method == "learned":
+        if row_planes(slices, factor, gap_over_pixel, profile, torch.device("cpu")):
+            return "learned", "as configured"
+        reason = "the slices are too small in-plane to learn from"
+    else:
+        reason = "as configured"
+    if min(slices.shape[1:]) >= SMALLEST_SIDE:
+        return "flow", reason
+    return "linear", reason if config.method == "learned" else "the slices are too small to estimate motion"

@@ -1,0 +1,88 @@
+"""Blend of the network's prediction with motion compensation, and how much of each this patient should get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from MedGSLib.prior.flow import SlicePair
+from MedGSLib.prior.image_apply import predict
+from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig
+from MedGSLib.prior.image_training import new_network, row_planes, train
+from MedGSLib.prior.network import Precision
+from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.progress import Reporter
+
+Slices = NDArray[np.float32]
+
+FEWEST_LEFT_OUT = 3
+"""With fewer left-out slices the fitted share means nothing."""
+PRIOR_WEIGHT = 20.0
+"""The default share counts like this many left-out slices; the fit alone failed on short stacks."""
+SHARE_RANGE = (0.1, 0.6)
+TRIAL_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """How the candidates do on every other acquired slice, predicted from its neighbours at twice the gap.
+
+    :ivar flow_share: the share to use, already shrunk towards the default.
+    :ivar report: mean squared errors and the unshrunk share.
+    """
+
+    flow_share: float
+    report: dict[str, float]
+
+
+def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, flow_share: float, reporter: Reporter) -> None:
+    """Mix motion compensation into the network's dense image, in place, gap by gap.
+
+    :param image: (T, H, W) prediction of the network, exact on acquired slices; becomes the blend.
+    :param spread: (T, H, W) standard deviation of the network's views; becomes the disagreement of views and flow.
+    """
+    reporter.start("prior", len(slices) - 1, "motion between the slices")
+    for gap in range(len(slices) - 1):
+        pair = SlicePair(slices[gap], slices[gap + 1])
+        for sub in range(1, factor):
+            index = gap * factor + sub
+            difference = pair.at(sub / factor) - image[index]
+            image[index] += flow_share * difference
+            np.hypot(spread[index], difference, out=spread[index])
+        reporter.step(gap + 1)
+
+
+def leave_one_out(slices: Slices, gap_over_pixel: tuple[float, float], config: PriorConfig, device: torch.device) -> LeaveOneOut | None:
+    """Predict every other acquired slice from the rest with a shortly trained network and with flow.
+
+    :return: None where the stack is too short for it.
+    """
+    kept, left_out = slices[::2], slices[1 : len(slices) - 1 + len(slices) % 2 : 2]
+    left_out = left_out[: len(kept) - 1]
+    if len(left_out) < FEWEST_LEFT_OUT:
+        return None
+    silent, point = Reporter(), SliceProfile()
+    doubled = (2 * gap_over_pixel[0], 2 * gap_over_pixel[1])
+    planes = row_planes(kept, 2, doubled, point, device)
+    if not planes:
+        return None
+    trial = replace(config, iterations=min(TRIAL_ITERATIONS, config.iterations))
+    precision = Precision(device, config.bf16)
+    trained = train(planes, new_network(2, trial, point, precision), trial, precision, silent)
+    network = predict(trained, kept, silent).image[1::2]
+    flow = np.stack([SlicePair(first, second).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
+    return _weigh(left_out, network, flow, 0.5 * (kept[:-1] + kept[1:]))
+
+
+def _weigh(truth: Slices, network: Slices, flow: Slices, linear: Slices) -> LeaveOneOut:
+    difference = (flow - network).astype(np.float64)
+    energy = float(np.sum(difference**2))
+    fitted = float(np.sum(difference * (truth - network))) / energy if energy > 0 else DEFAULT_FLOW_SHARE
+    fitted = float(np.clip(fitted, 0, 1))
+    share = (len(truth) * fitted + PRIOR_WEIGHT * DEFAULT_FLOW_SHARE) / (len(truth) + PRIOR_WEIGHT)
+    errors = {name: float(np.mean((values - truth) ** 2)) for name, values in (("network", network), ("flow", flow), ("linear", linear))}
+    report = {f"left_out_mse_{name}": error for name, error in errors.items()}
+    return LeaveOneOut(float(np.clip(share, *SHARE_RANGE)), {**report, "left_out_slices": len(truth), "fitted_flow_share": fitted})

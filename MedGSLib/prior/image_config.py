@@ -1,0 +1,44 @@
+"""Settings of the image prior and its sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PriorMethod = Literal["learned", "flow", "linear", "none"]
+
+DEFAULT_FLOW_SHARE = 0.35
+"""Part of the motion-compensated interpolation in the blend with the network, the best single value over all volumes studied."""
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """How the slices between the acquired ones are predicted.
+
+    :ivar method: ``learned`` (a network trained on this patient's own slices, blended with optical flow), ``flow``, ``linear`` or ``none``.
+    :ivar channels: width of the network.
+    :ivar depth: its convolutions.
+    :ivar iterations: training steps.
+    :ivar learning_rate: largest rate of the schedule for the hidden convolutions.
+    :ivar batch: patches per training step.
+    :ivar flow_share: part of the optical flow in the blend, 0..1; None decides it by leaving acquired slices out.
+    :ivar bf16: use bfloat16 where the machine multiplies in it natively.
+    :ivar seed: of the initial weights and the patches.
+    """
+
+    method: PriorMethod = "learned"
+    channels: int = 32
+    depth: int = 6
+    iterations: int = 400
+    learning_rate: float = 0.02
+    batch: int = 16
+    flow_share: float | None = None
+    bf16: bool = True
+    seed: int = 0
+
+
+PRIOR_PRESETS: dict[str, PriorConfig] = {
+    "fast": PriorConfig(iterations=200, flow_share=DEFAULT_FLOW_SHARE),
+    "standard": PriorConfig(),
+    "high": PriorConfig(channels=64, depth=8, iterations=1500, learning_rate=0.01),
+}

@@ -1,0 +1,161 @@
+"""Training of the row network on the acquired slices themselves: rows are removed in-plane as slices are missing along the stack."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import correlate1d, zoom
+from torch import Tensor
+
+from MedGSLib.prior.image_config import PriorConfig
+from MedGSLib.prior.image_optimizer import RowOptimizer
+from MedGSLib.prior.network import Precision, RowNetwork
+from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.progress import Reporter
+
+logger = logging.getLogger(__name__)
+
+PATCH_ROWS = 12
+"""Acquired-like rows per patch at most."""
+PATCH_COLUMNS = 64
+FEWEST_ROWS = 3
+FEWEST_COLUMNS = 8
+RESAMPLING_TOLERANCE = 0.02
+CHARBONNIER_SQUARED = 1e-4
+EDGE_LEARNING_RATE = 2e-3
+"""Of the first and last convolution and the biases."""
+
+
+@dataclass(frozen=True)
+class TrainedPrior:
+    """The network of one patient.
+
+    :ivar state: its weights, for a checkpoint.
+    :ivar loss: mean loss over the last tenth of the training.
+    """
+
+    network: RowNetwork
+    precision: Precision
+    loss: float
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+
+
+class RowPlanes:
+    """Acquired slices whose rows stand for sub-slices, and the patches drawn from them.
+
+    :param planes: (S, rows, columns), the first in-plane axis already at the sub-slice spacing.
+    :param factor: sub-slices per gap.
+    :param profile: of the acquired slices; its average over rows is what the network sees.
+    """
+
+    def __init__(self, planes: NDArray[np.float32], factor: int, profile: SliceProfile, device: torch.device) -> None:
+        offsets, weights = profile.weights(factor)
+        self._factor = factor
+        self._averaged = profile.kind != "point"
+        kernel = np.zeros(2 * int(offsets[-1]) + 1, np.float32)
+        kernel[offsets + offsets[-1]] = weights
+        blurred = correlate1d(planes, kernel, axis=1, mode="nearest") if len(kernel) > 1 else planes
+        self._targets = torch.from_numpy(np.ascontiguousarray(planes)).to(device)
+        self._inputs = torch.from_numpy(np.ascontiguousarray(blurred)).to(device)
+        _, height, width = planes.shape
+        self._rows = min(PATCH_ROWS, height // factor if self._averaged else (height - 1) // factor)
+        self._columns = min(PATCH_COLUMNS, width)
+        self._extent = self._rows * factor + (0 if self._averaged else 1)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a patch shows the network enough to learn from."""
+        return self._rows >= FEWEST_ROWS and self._columns >= FEWEST_COLUMNS
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random patches, mirrored at random along both axes.
+
+        :return: input rows (B, 1, R, X) and the rows wanted from them, shaped as the network's output.
+        """
+        slices, height, width = self._targets.shape
+
+        def whole_numbers(end: int) -> Tensor:
+            return torch.randint(end, (count, 1), generator=generator)
+
+        row = _runs(whole_numbers(height - self._extent + 1), self._extent, whole_numbers(2))
+        column = _runs(whole_numbers(width - self._columns + 1), self._columns, whole_numbers(2))[:, None, :].to(self._targets.device)
+        plane = whole_numbers(slices)[:, :, None].to(self._targets.device)
+        row = row[:, :, None].to(self._targets.device)
+        factor = self._factor
+        seen = row[:, factor // 2 :: factor] if self._averaged else row[:, ::factor]
+        inputs = self._inputs[plane, seen, column][:, None]
+        wanted = row if self._averaged else row[:, :-1]
+        targets = self._targets[plane, wanted, column].unflatten(1, (self._rows, factor)).transpose(1, 2)
+        return inputs, targets if self._averaged else targets[:, 1:]
+
+
+def _runs(start: Tensor, length: int, mirrored: Tensor) -> Tensor:
+    """Indices (B, length) of consecutive runs from ``start`` (B, 1), backwards where ``mirrored`` (B, 1) is 1."""
+    steps = torch.arange(length)
+    return start + torch.where(mirrored == 1, length - 1 - steps, steps)
+
+
+def row_planes(
+    slices: NDArray[np.float32], factor: int, gap_over_pixel: tuple[float, float], profile: SliceProfile, device: torch.device
+) -> list[RowPlanes]:
+    """The training planes of both in-plane axes that are large enough.
+
+    :param slices: (S, H, W) normalised.
+    :param gap_over_pixel: slice gap over pixel size along (row axis, column axis); each axis is resampled to the sub-slice spacing.
+    """
+    planes = []
+    for oriented, ratio in zip((slices, slices.transpose(0, 2, 1)), gap_over_pixel, strict=True):
+        scale = factor / ratio
+        if abs(scale - 1) > RESAMPLING_TOLERANCE:
+            oriented = zoom(oriented, (1, scale, 1), order=1)
+        candidate = RowPlanes(np.asarray(oriented, np.float32), factor, profile, device)
+        if candidate.usable:
+            planes.append(candidate)
+    return planes
+
+
+def new_network(factor: int, config: PriorConfig, profile: SliceProfile, precision: Precision) -> RowNetwork:
+    """An untrained network of the configured size, the same for the same seed."""
+    devices = [precision.device] if precision.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(config.seed)
+        averaged = profile.kind != "point"
+        network = RowNetwork(factor, config.channels, config.depth, averaged, averaged and profile.tiles_exactly(factor))
+    return network.to(precision.device, memory_format=precision.layout)  # type: ignore[call-overload]
+
+
+def train(planes: Sequence[RowPlanes], network: RowNetwork, config: PriorConfig, precision: Precision, reporter: Reporter) -> TrainedPrior:
+    """Fit the network with a Charbonnier loss.
+
+    :param planes: at least one, drawn from in turn.
+    :raises Cancelled: when the caller cancels.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    hidden, others = network.hidden_and_other_parameters()
+    optimizer = RowOptimizer(hidden, others, config.learning_rate, EDGE_LEARNING_RATE, config.iterations)
+    reporter.start("prior", config.iterations, "learning from this patient's own slices")
+    recent: list[float] = []
+    for step in range(config.iterations):
+        inputs, targets = planes[step % len(planes)].draw(config.batch, generator)
+        with precision():
+            predicted = network(inputs.contiguous(memory_format=precision.layout))
+        difference = predicted - targets
+        if network.averaged:
+            difference = difference[:, :, 1:-1]
+        loss = torch.sqrt(difference.square() + CHARBONNIER_SQUARED).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        recent.append(float(loss.detach()))
+        reporter.step(step + 1, loss=recent[-1])
+    last = float(np.mean(recent[-max(len(recent) // 10, 1) :]))
+    logger.info("prior trained for %d steps, loss %.4f", config.iterations, last)
+    return TrainedPrior(network.eval(), precision, last)
