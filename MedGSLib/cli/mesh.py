@@ -67,5 +67,5 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     )
     path = ModelFolder(arguments.model).model_path(arguments.iteration)
     measures = mesh_model(path, arguments.output, options, console.progress)
-    text = f"{arguments.output}: {measures['triangles']} triangles, volume {measures['volume_mm3']:.6g} mm3"
+    text = f"{arguments.output}: {measures['triangles']} triangles, volume {measures['volume_cm3']:.6g} cm3"
     console.result(text, output=str(arguments.output), **measures)

@@ -162,15 +162,13 @@ def add_advanced_arguments(parser: argparse.ArgumentParser) -> None:
 def input_options(arguments: argparse.Namespace) -> Any:
     """:return: the ``InputOptions`` that the input arguments mean."""
     from MedGSLib.config import InputOptions
-    from MedGSLib.io.volumes import parse_positions
 
-    positions = parse_positions(arguments.positions)
     margin = {"margin_mm": None} if arguments.no_crop else {} if arguments.margin is None else {"margin_mm": arguments.margin}
     return InputOptions(
         labels=tuple(arguments.label or ()),
         axis=arguments.axis,
         annotated=arguments.annotated,
-        positions=None if positions is None else tuple(positions.tolist()),
+        positions=arguments.positions,
         slice_thickness_mm=arguments.slice_thickness,
         **margin,
     )

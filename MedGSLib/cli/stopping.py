@@ -39,6 +39,16 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        self._timer = threading.Timer(PATIENCE_S, _thread.interrupt_main)
+        self._timer = threading.Timer(PATIENCE_S, _interrupt)
         self._timer.daemon = True
         self._timer.start()
+
+
+def _interrupt() -> None:
+    """Interrupt the main thread; on POSIX by a real signal, which also ends waiting for locks and files."""
+    if hasattr(signal, "pthread_kill"):
+        identity = threading.main_thread().ident
+        assert identity is not None
+        signal.pthread_kill(identity, signal.SIGINT)
+    else:
+        _thread.interrupt_main()

@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         mode={"img": "image", "seg": "mask", "joint": "joint"}[arguments.pipeline],
         slices_per_step=arguments.batch_size,
         random_background=arguments.random_background or None,
-        scale=arguments.interp,
+        scale=1 if arguments.preset == "paper" else arguments.interp,
         **overrides,
     )
     options = TrainOptions(

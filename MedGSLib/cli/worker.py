@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Run the job; its events go to JOBDIR/events.jsonl and, as JSON, to stdout."""
+    """Run the job; its events go to JOBDIR/events.jsonl and, off a terminal, as JSON to stdout."""
     existing(arguments.job, "job folder")
 
     from MedGSLib.job.worker import run_job
 
+    if not sys.stdout.isatty():
+        console.style = "quiet"  # the worker itself writes the events
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the worker's own watch interrupts the work without further delay
     return run_job(arguments.job, stop=console.progress)
