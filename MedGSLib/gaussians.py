@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -211,17 +211,16 @@ class _PairParameters:
     log_spread: Tensor
     drift: Tensor
     log_weight: Tensor
-    values: Tensor = field(repr=False)
+    values: Tensor
 
     @classmethod
     def gather(cls, gaussians: FoldedGaussians, index: Tensor) -> _PairParameters:
         """One gather of all parameters side by side: its gradient is one scatter instead of eight."""
         tensors = [getattr(gaussians, name) for name in PARAMETER_NAMES]
-        columns = [tensor.reshape(len(gaussians), -1) if tensor.numel() else tensor.new_zeros(len(gaussians), 0) for tensor in tensors]
+        columns = [tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None] for tensor in tensors]
         rows = torch.cat(columns, dim=1).index_select(0, index)
-        split = rows.split([column.shape[1] for column in columns], dim=1)
-        return cls(*(part.reshape(-1, *tensor.shape[1:]) if part.shape[1] else part.new_zeros(part.shape[0], 0, 2)
-                     for part, tensor in zip(split, tensors)))
+        parts = rows.split([column.shape[1] for column in columns], dim=1)
+        return cls(*(part.reshape(index.numel(), *tensor.shape[1:]) for part, tensor in zip(parts, tensors)))
 
 
 def _check_shapes(tensors: dict[str, Tensor], degree: int) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from MedGSLib.errors import BackendError
 from MedGSLib.gaussians import FoldedGaussians
+from MedGSLib.raster.gsplat_cuda import GsplatRasterizer, gsplat_status
 from MedGSLib.raster.interface import Rasterizer
 
-__all__ = ["Rasterizer", "choose_rasterizer", "render_slices"]
+__all__ = ["Rasterizer", "choose_rasterizer", "gsplat_status", "render_slices"]
 
 
 def choose_rasterizer(device: str = "auto", threads: int | None = None) -> tuple[Rasterizer, str]:
@@ -21,23 +22,31 @@ def choose_rasterizer(device: str = "auto", threads: int | None = None) -> tuple
     :param threads: threads of the CPU kernels; None for all that the process may use.
     :raises BackendError: when "cuda" is asked for and cannot be had, or the device is unknown.
     """
-    if device not in ("auto", "cpu"):
+    if device not in ("auto", "cuda", "cpu"):
         raise BackendError(f"The device must be auto, cuda or cpu, not {device!r}.")
-    return _cpu_rasterizer(threads)
+    if device == "cpu":
+        return _cpu_rasterizer(threads, "it was asked for")
+    try:
+        rasterizer = GsplatRasterizer()
+    except BackendError as error:
+        if device == "cuda":
+            raise BackendError(f"The GPU cannot be used: {error}") from error
+        return _cpu_rasterizer(threads, str(error).rstrip("."))
+    return rasterizer, f"The GPU rasterizer is used: {gsplat_status()[1]}"
 
 
-def _cpu_rasterizer(threads: int | None) -> tuple[Rasterizer, str]:
+def _cpu_rasterizer(threads: int | None, reason: str) -> tuple[Rasterizer, str]:
     if importlib.util.find_spec("numba") is None:
         from MedGSLib.raster.reference import ReferenceRasterizer
 
-        return ReferenceRasterizer(), "The slow reference rasterizer is used because numba is not installed."
+        return ReferenceRasterizer(), f"The slow reference rasterizer is used, because numba is not installed ({reason})."
     import numba
 
     from MedGSLib.raster.cpu import CpuRasterizer
 
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = max(1, min(threads or available, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    return CpuRasterizer(count), f"The CPU rasterizer is used with {count} thread{'s' if count > 1 else ''}."
+    return CpuRasterizer(count), f"The CPU rasterizer is used with {count} thread{'s' if count > 1 else ''} ({reason})."
 
 
 def render_slices(gaussians: FoldedGaussians, t: Tensor, height: int, width: int, rasterizer: Rasterizer) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ class CpuRasterizer:
     """
 
     name = "cpu"
+    device = "cpu"
     blendings = BLENDINGS
 
     def __init__(self, threads: int | None = None) -> None:
@@ -76,7 +77,13 @@ class _NormalizedSplat(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, center: Tensor, conic: Tensor, weight: Tensor, values: Tensor, slice_start: Tensor, slice_index: Tensor,
+        ctx: Any,
+        center: Tensor,
+        conic: Tensor,
+        weight: Tensor,
+        values: Tensor,
+        slice_start: Tensor,
+        slice_index: Tensor,
         image: tuple[int, int, float, float],
     ) -> tuple[Tensor, Tensor]:
         height, width, epsilon, background = image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, get_args
 
 from torch import Tensor
@@ -9,14 +10,15 @@ from torch import Tensor
 from MedGSLib.errors import InputError
 from MedGSLib.gaussians import Blending, SlicedGaussians
 
-TRUNCATION = 11.0
-"""A Gaussian ends where ``q = A dx^2 + 2 B dx dy + C dy^2`` reaches this, at 0.4 % of its height (3.3 standard deviations)."""
-
 ALPHA_MAX = 0.999
 """Highest alpha of one Gaussian in one pixel (gsplat's)."""
 
 ALPHA_MIN = 1.0 / 255.0
 """A Gaussian is skipped in the pixels where its alpha is below this (gsplat's)."""
+
+TRUNCATION = -2.0 * math.log(ALPHA_MIN)
+"""A Gaussian ends where ``q = A dx^2 + 2 B dx dy + C dy^2`` reaches this (11.08, 3.3 standard deviations): there even an opacity of 1 has
+fallen to :data:`ALPHA_MIN`, so that the cut of the normalised blending is also the farthest reach of the alpha blendings."""
 
 TRANSMITTANCE_MIN = 1e-4
 """Compositing stops before the Gaussian that would let no more than this through (gsplat's)."""
@@ -30,6 +32,7 @@ class Rasterizer(Protocol):
     """Renders the Gaussians of several slices, all heads in one pass."""
 
     name: str
+    device: str
     blendings: frozenset[str]
 
     def rasterize(

@@ -88,8 +88,17 @@ def fill_block(scratch, row_term, cross_term, a, dx):
 
 @compiled(parallel=True)
 def splat(
-    center: Floats, conic: Floats, weight: Floats, values: Floats, boxes: Boxes, slice_start: Integers,
-    height: int, width: int, bands: int, epsilon: float, background: float,
+    center: Floats,
+    conic: Floats,
+    weight: Floats,
+    values: Floats,
+    boxes: Boxes,
+    slice_start: Integers,
+    height: int,
+    width: int,
+    bands: int,
+    epsilon: float,
+    background: float,
 ) -> tuple[Floats, Floats]:
     """Features (S, C, height, width) and weight (S, height, width) of the normalised blending."""
     slices, channels = slice_start.shape[0] - 1, values.shape[1]
@@ -155,8 +164,15 @@ def sum_gradients(features: Floats, total: Floats, feature_gradient: Floats, tot
 
 @compiled(parallel=True)
 def splat_backward(
-    center: Floats, conic: Floats, weight: Floats, values: Floats, boxes: Boxes, slice_index: Integers,
-    sums: Floats, height: int, width: int,
+    center: Floats,
+    conic: Floats,
+    weight: Floats,
+    values: Floats,
+    boxes: Boxes,
+    slice_index: Integers,
+    sums: Floats,
+    height: int,
+    width: int,
 ) -> Floats:
     """Gradients (M, 6 + C) of center (2), conic (3), weight (1) and values (C) from those of the sums."""
     pairs, channels = values.shape

@@ -118,8 +118,15 @@ def light_rows(features: Floats, total: Floats, feature_gradient: Floats, total_
 
 @compiled(parallel=True)
 def composite_backward(
-    center: Floats, conic: Floats, weight: Floats, values: Floats, boxes: Boxes, slice_start: Integers,
-    rows: Floats, height: int, width: int,
+    center: Floats,
+    conic: Floats,
+    weight: Floats,
+    values: Floats,
+    boxes: Boxes,
+    slice_start: Integers,
+    rows: Floats,
+    height: int,
+    width: int,
 ) -> Floats:
     """Gradients (M, 6 + C) of center (2), conic (3), weight (1) and values (C); uses up the rows of :func:`light_rows`."""
     channels = values.shape[1]

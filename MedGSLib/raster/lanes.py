@@ -6,10 +6,13 @@ whole blocks first. Index arguments must leave room for a full block in every ar
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -26,6 +29,7 @@ FAST_MATH = {"contract", "reassoc", "nsz", "arcp"}
 """Float rewrites that the kernels allow; infinities and NaNs keep their meaning."""
 
 _logger = logging.getLogger(__name__)
+_config: Any = numba.config
 _BLOCK = ir.VectorType(ir.FloatType(), LANES)
 _FUSED = ("contract",)
 _FLOAT_BYTES = 4
@@ -37,15 +41,27 @@ _ROOT = Chebyshev.interpolate(np.exp, 5, domain=[-TRUNCATION / 16.0, 0.0]).conve
 _C0, _C1, _C2, _C3, _C4, _C5 = (np.float32(value) for value in _ROOT)
 
 
+def _cache_folder() -> Path:
+    """Folder of the machine code of exactly these sources: numba alone would not notice a change in a module that a kernel imports."""
+    here = Path(__file__).parent
+    sources = b"".join((here / name).read_bytes() for name in ("interface.py", "lanes.py", "kernels.py", "kernels_alpha.py"))
+    root = Path(_config.CACHE_DIR) if _config.CACHE_DIR else Path("~/.cache/medgs/numba").expanduser()
+    return root / hashlib.sha256(sources).hexdigest()[:16]
+
+
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
     """``numba.njit`` that keeps its machine code on disk where a folder for it can be written, and compiles anew where none can."""
 
     def decorate(function: Callable) -> Callable:
+        chosen = _config.CACHE_DIR
         try:
+            _config.CACHE_DIR = str(_cache_folder())
             return njit(cache=True, fastmath=FAST_MATH, **options)(function)
         except RuntimeError as error:
             _logger.debug("The compiled %s is not kept on disk: %s", function.__name__, error)
             return njit(fastmath=FAST_MATH, **options)(function)
+        finally:
+            _config.CACHE_DIR = chosen
 
     return decorate
 

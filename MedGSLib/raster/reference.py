@@ -13,6 +13,7 @@ class ReferenceRasterizer:
     """Evaluates every Gaussian in every pixel of its slice; memory is (Gaussians of a slice) x height x width."""
 
     name = "reference"
+    device = "cpu"
     blendings = BLENDINGS
 
     def rasterize(
