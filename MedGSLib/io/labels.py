@@ -74,7 +74,7 @@ def read_segmentation(path: Path) -> Segmentation:
         return segmentation_of(frame_files.read_mask_volume(frame_files.frame_files(path)), [Label(1, "mask")])
     if path.is_dir() or dicom.is_dicom(path):
         volume = dicom.read_series(path)
-        return segmentation_of(volume, _default_labels(volume.voxels, path))
+        return segmentation_of(volume, default_labels(volume.voxels, f"mask {path}"))
     image = images.read_image(path)
     headers = _segment_headers(image)
     if headers and image.GetNumberOfComponentsPerPixel() > 1 and image.GetDimension() == 3:
@@ -85,7 +85,7 @@ def read_segmentation(path: Path) -> Segmentation:
     matrix = images.ijk_to_ras(image, path)
     layers = _whole_numbers(layers, path)
     if not headers:
-        labels = _default_labels(layers[0], path)
+        labels = default_labels(layers[0], f"mask {path}")
         return Segmentation(layers, matrix, tuple(Segment(label) for label in labels))
     if max(segment.layer for segment in headers) >= len(layers):
         raise InputError(f"The segmentation {path} is damaged: its header names a layer that the file does not have.")
@@ -175,13 +175,17 @@ def _whole_numbers(layers: NDArray, path: Path) -> NDArray:
     return layers.astype(np.int32)
 
 
-def _default_labels(voxels: NDArray, path: Path) -> Tuple[Label, ...]:
-    """One label for each value in the map but zero, with names by number and distinct colours."""
+def default_labels(voxels: NDArray, source: str) -> Tuple[Label, ...]:
+    """One label for each value in the map but zero, with names by number and distinct colours.
+
+    :param source: how to call the map in a refusal.
+    :raises InputError: if it is empty, or an image rather than a label map.
+    """
     values = [value for value in _distinct(voxels) if value != 0]
     if not values:
-        raise InputError(f"The mask {path} is empty: all its voxels are zero.")
+        raise InputError(f"The {source} is empty: all its voxels are zero.")
     if len(values) > MOST_LABELS:
-        raise InputError(f"The mask {path} holds {len(values)} different values, so it is an image and not a label map.")
+        raise InputError(f"The {source} holds {len(values)} different values, so it is an image and not a label map.")
     if len(values) == 1:
         return (Label(values[0], f"Segment_{values[0]}"),)
     return tuple(Label(value, f"Segment_{value}", _color(value)) for value in values)

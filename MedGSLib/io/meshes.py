@@ -130,6 +130,10 @@ def _write_ply(mesh: vtk.vtkPolyData, path: Path) -> None:
 
 
 def _read_vtp(path: Path) -> Tuple[vtk.vtkPolyData, str]:
+    with path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - 64, 0))
+        if not stream.read().rstrip().endswith(b"</VTKFile>"):
+            return vtk.vtkPolyData(), ""
     reader = vtk.vtkXMLPolyDataReader()
     mesh = _output(reader, path)
     space = mesh.GetFieldData().GetAbstractArray(SPACE_FIELD)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
 from MedGSLib.io.annotated import annotated_slices
-from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, read_segmentation, segmentation_of
+from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, default_labels, read_segmentation, segmentation_of
 from MedGSLib.io.resample import onto_grid
 from MedGSLib.io.volumes import Positions, parse_positions, read_volume
 from MedGSLib.volume import Label, SliceStack, Volume
@@ -74,10 +74,7 @@ def build_stack(
     segmentation = None
     if label_volume is not None:
         if labels is None:
-            values = [int(value) for value in np.unique(label_volume.voxels) if value != 0]
-            labels = [Label(value, f"Segment_{value}") for value in values]
-        if not labels:
-            raise InputError("The mask is empty.")
+            labels = default_labels(label_volume.voxels, "mask")
         segmentation = segmentation_of(label_volume, labels)
     return _assemble(volume, grid, segmentation, None, axis, margin_mm, annotated, slice_thickness_mm)
 

@@ -25,10 +25,15 @@ def dense_volume(dense: NDArray, stack: SliceStack, spacing_mm: float) -> Volume
 def to_type(values: NDArray, dtype: DTypeLike) -> NDArray:
     """Values in another type; for an integer one rounded and clipped to its range."""
     target = np.dtype(dtype)
-    if not np.issubdtype(target, np.integer) or np.issubdtype(values.dtype, np.integer) and values.dtype == target:
+    if not np.issubdtype(target, np.integer):
         return values.astype(target, copy=False)
     limits = np.iinfo(target)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(target)
+    if np.issubdtype(values.dtype, np.integer):
+        return np.clip(values, limits.min, limits.max).astype(target, copy=False)
+    highest = values.dtype.type(limits.max)
+    if int(highest) > limits.max:
+        highest = np.nextafter(highest, values.dtype.type(0))
+    return np.clip(np.rint(values), limits.min, highest).astype(target)
 
 
 def write_volume(
