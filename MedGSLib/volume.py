@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Dict, Optional, Tuple
 
@@ -66,6 +67,11 @@ class Label:
     value: int
     name: str
     color: Tuple[float, float, float] = (0.85, 0.4, 0.35)
+
+    @property
+    def file_name(self) -> str:
+        """The name as part of a file name on any system."""
+        return re.sub(r"[^\w.-]+", "_", self.name).strip("_.") or "segment"
 
 
 @dataclass(frozen=True)

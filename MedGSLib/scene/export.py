@@ -19,10 +19,11 @@ from MedGSLib.job.request import JobGeometry, JobInputs, JobRequest
 from MedGSLib.scene import frames, segments, volumes
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, SegmentSource, VolumeLook, parentContext
 from MedGSLib.scene.volumes import Crop, VolumeFrame
-from MedGSLib.volume import Label
+from MedGSLib.volume import Label, Volume
 
 IMAGE_FILE = "image.nrrd"
 MASK_FILE = "mask.nrrd"
+MODEL_FILE = "start.medgs"
 MAX_SEGMENTS = 255
 
 
@@ -66,12 +67,17 @@ def _transformProblems(source: SceneInput) -> Iterator[str]:
 
 
 def sceneToJob(
-    root: Path, source: SceneInput, parameters: Optional[Mapping[str, Any]] = None, provenance: Optional[Mapping[str, Any]] = None
+    root: Path,
+    source: SceneInput,
+    parameters: Optional[Mapping[str, Any]] = None,
+    provenance: Optional[Mapping[str, Any]] = None,
+    refineModel: Optional[Path] = None,
 ) -> JobFolder:
     """Write the inputs and the request of a job into a new folder under ``root``; the scene is left as it was.
 
     :param parameters: as in :class:`MedGSLib.job.request.JobRequest`; ``annotated`` counts the slices of the whole volume.
     :param provenance: further facts that the outputs should remember.
+    :param refineModel: an earlier model whose Gaussians and image are kept while the segments are learnt anew.
     :raises InputError: if the nodes cannot be used, in one sentence that says what to do.
     :raises ResourceError: if the disk is full; no half-made folder is left.
     """
@@ -84,9 +90,11 @@ def sceneToJob(
         context = _context(source, frame, usable is source, sources, notes)
         matrix, positions = croppedGeometry(frame, crop)
         options = _shiftedOptions(dict(parameters or {}), frame.ijkToRas, image.shape[::-1], crop)
-        image_block = image[crop.slices]
+        if refineModel is not None:
+            options["refine_mask"] = MODEL_FILE
+        labels = _labels(sources)
         request = JobRequest(
-            inputs=JobInputs(IMAGE_FILE, MASK_FILE if mask is not None else None, _labels(sources)),
+            inputs=JobInputs(IMAGE_FILE, MASK_FILE if mask is not None else None, labels),
             geometry=JobGeometry.from_matrix(matrix, positions),
             parameters=options,
             provenance={**(provenance or {}), "medgs": __version__, CONTEXT_KEY: context.asDict()},
@@ -94,13 +102,30 @@ def sceneToJob(
         )
         folder = JobFolder.create(root, request)
         try:
-            volumes.writeNrrd(folder.path / IMAGE_FILE, image_block, matrix)
+            volumes.writeNrrd(folder.path / IMAGE_FILE, image[crop.slices], matrix)
             if mask is not None:
-                volumes.writeNrrd(folder.path / MASK_FILE, mask[crop.slices], matrix, labels=True)
+                _writeMask(folder.path / MASK_FILE, Volume(mask[crop.slices], matrix), labels)
+            if refineModel is not None:
+                _copy(refineModel, folder.path / MODEL_FILE)
         except BaseException:
             shutil.rmtree(folder.path, ignore_errors=True)
             raise
     return folder
+
+
+def _writeMask(path: Path, mask: Volume, labels: Sequence[Label]) -> None:
+    """Write the label map with the header by which the library and Slicer know the segments' names."""
+    from MedGSLib.io.images import write_image  # brings SimpleITK along, which is not needed before a job is made
+    from MedGSLib.io.writers import segment_header
+
+    write_image(path, mask, segment_header(labels, mask))
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise InputError(f"The model {source} cannot be read: {error.strerror or error}.") from error
 
 
 def _withoutNonLinear(source: SceneInput, stack: ExitStack) -> SceneInput:
@@ -150,7 +175,15 @@ def _mask(usable: SceneInput, original: SceneInput) -> Tuple[Tuple[SegmentSource
 
 
 def _labels(sources: Sequence[SegmentSource]) -> Tuple[Label, ...]:
-    return tuple(Label(source.value, source.properties.name, source.properties.color) for source in sources)
+    """The segments as labels whose names also differ as file names."""
+    labels: List[Label] = []
+    for source in sources:
+        name = " ".join(source.properties.name.split()) or f"Segment {source.value}"
+        label = Label(source.value, name, source.properties.color)
+        if label.file_name.lower() in {other.file_name.lower() for other in labels}:
+            label = replace(label, name=f"{label.name} ({label.value})")
+        labels.append(label)
+    return tuple(labels)
 
 
 def _context(

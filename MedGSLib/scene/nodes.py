@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from MedGSLib.scene import frames, segments, volumes
 from MedGSLib.scene.context import SceneContext, SegmentSource, nodeByHint
-from MedGSLib.scene.results import UNCERTAINTY, LoadedResult, loadResult, provenanceText, tableRows
+from MedGSLib.scene.results import POSITION_UNCERTAINTY, LoadedResult, loadResult, measures, provenanceText, tableRows
 
 PROVENANCE_ATTRIBUTE = "MedGS.provenance"
 ACQUIRED_ATTRIBUTE = "MedGS.acquiredSlices"
@@ -177,13 +177,13 @@ class _Importer:
             display.SetOpacity(source.properties.opacity)
         display.SetVisibility2D(True)
         display.SetVisibility(self._choice.show3D)
-        if mesh.GetPointData().GetArray(UNCERTAINTY) is not None:
-            display.SetActiveScalar(UNCERTAINTY, vtk.vtkAssignAttribute.POINT_DATA)
+        if mesh.GetPointData().GetArray(POSITION_UNCERTAINTY) is not None:
+            display.SetActiveScalar(POSITION_UNCERTAINTY, vtk.vtkAssignAttribute.POINT_DATA)
             display.SetScalarVisibility(False)
         return node
 
     def _table(self) -> Optional[slicer.vtkMRMLTableNode]:
-        rows = tableRows(self._loaded.result.metrics)
+        rows = tableRows(measures(self._loaded.report))
         if not rows:
             return None
         node = self._new("vtkMRMLTableNode", self._context.outputName)

@@ -11,7 +11,6 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 import vtk
 from numpy.typing import NDArray
-from vtk.util import numpy_support
 
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
@@ -20,12 +19,13 @@ from MedGSLib.io.meshes import read_mesh
 from MedGSLib.job.folder import JobFolder
 from MedGSLib.job.request import JobGeometry, JobRequest
 from MedGSLib.job.result import JobResult, verify
+from MedGSLib.job.schema import read_json
 from MedGSLib.scene import volumes
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, SegmentSource
 from MedGSLib.scene.segments import SegmentProperties
 
-UNCERTAINTY = "Uncertainty"
-"""Name of the point data array of models."""
+POSITION_UNCERTAINTY = "PositionUncertaintyMm"
+"""Point array of the worker's meshes: half-width of the 90 % band of the surface position in mm."""
 
 PLANE_TOLERANCE = 0.01
 """An output slice within this fraction of a slice gap of an acquired one counts as acquired."""
@@ -56,6 +56,7 @@ class AcquiredSlices:
 class LoadedResult:
     """The outputs of a job in memory, in the frame of the job's geometry.
 
+    :ivar report: the worker's ``report.json``, empty where there is none.
     :ivar meshes: closed surfaces in mm by label value.
     :ivar ijkToRas: 4x4 of volume, segmentation and uncertainty, which share one grid.
     """
@@ -64,6 +65,7 @@ class LoadedResult:
     context: SceneContext
     request: JobRequest
     result: JobResult
+    report: Mapping[str, Any]
     ijkToRas: Matrix
     acquired: AcquiredSlices
     volume: Optional[NDArray]
@@ -105,12 +107,11 @@ def loadResult(folder: Path) -> LoadedResult:
     if any(array.shape != shape or not np.allclose(found, matrix, atol=1e-3) for array, found in grids):
         raise InputError(f"The outputs of the job in '{folder}' do not lie on the same grid; run the job again.")
     arrays = {kind: None if entry is None else entry[0] for kind, entry in read.items()}
-    meshes = _meshes(result, folder, context)
-    for mesh in meshes.values():
-        _addUncertainty(mesh, arrays["uncertainty"], matrix)
+    report = _report(result, folder)
+    meshes = _meshes(result, folder, request, report)
     acquired = acquiredSlices(request.geometry, matrix, shape[::-1], request.parameters.get("axis", "auto"))
     return LoadedResult(
-        folder, context, request, result, matrix, acquired, arrays["volume"], arrays["segmentation"], arrays["uncertainty"], meshes
+        folder, context, request, result, report, matrix, acquired, arrays["volume"], arrays["segmentation"], arrays["uncertainty"], meshes
     )
 
 
@@ -128,33 +129,26 @@ def _volume(result: JobResult, folder: Path, kind: str) -> Optional[Tuple[NDArra
     return None if path is None else volumes.readNrrd(path)
 
 
-def _meshes(result: JobResult, folder: Path, context: SceneContext) -> Dict[int, vtk.vtkPolyData]:
-    """The meshes by label value: ``mesh.vtp`` of a single segment, or ``mesh_<value>.vtp`` of each of several."""
+def _report(result: JobResult, folder: Path) -> Mapping[str, Any]:
+    path = result.path(folder, "report", ".json")
+    document = {} if path is None else read_json(path, "The report of the job")
+    return document if isinstance(document, Mapping) else {}
+
+
+def _meshes(result: JobResult, folder: Path, request: JobRequest, report: Mapping[str, Any]) -> Dict[int, vtk.vtkPolyData]:
+    """The meshes by label value: ``mesh.vtp`` of the only segment with a surface, or ``mesh_<name>.vtp`` of each of several."""
     files = {output.name: folder / output.file for output in result.outputs if output.name.endswith(".vtp")}
-    values = [source.value for source in context.segments]
-    if len(values) <= 1:
-        return {(values or [1])[0]: read_mesh(files["mesh.vtp"])} if "mesh.vtp" in files else {}
-    return {value: read_mesh(files[f"mesh_{value}.vtp"]) for value in values if f"mesh_{value}.vtp" in files}
+    surfaces = report.get("segments")
+    labels = [label for label in request.inputs.labels if not isinstance(surfaces, Mapping) or label.name in surfaces]
+    if len(labels) == 1:
+        return {labels[0].value: read_mesh(files["mesh.vtp"])} if "mesh.vtp" in files else {}
+    found = {label.value: f"mesh_{label.file_name}.vtp" for label in labels}
+    return {value: read_mesh(files[name]) for value, name in found.items() if name in files}
 
 
-def _addUncertainty(mesh: vtk.vtkPolyData, uncertainty: Optional[NDArray], matrix: Matrix) -> None:
-    """Sample the uncertainty field at the points of a mesh, unless the mesh brought it along."""
-    if uncertainty is None or mesh.GetPointData().GetArray(UNCERTAINTY) is not None:
-        return
-    points = geometry.transform_points(np.asarray(np.linalg.inv(matrix)), numpy_support.vtk_to_numpy(mesh.GetPoints().GetData()))
-    top = np.array(uncertainty.shape[::-1]) - 1
-    located = vtk.vtkPoints()
-    located.SetData(numpy_support.numpy_to_vtk(np.clip(points, 0, top), deep=True))
-    probe, places = vtk.vtkProbeFilter(), vtk.vtkPolyData()
-    places.SetPoints(located)
-    field = vtk.vtkImageData()
-    field.ShallowCopy(volumes.orientedImage(uncertainty.astype(np.float32), np.eye(4)))
-    probe.SetInputData(places)
-    probe.SetSourceData(field)
-    probe.Update()
-    sampled = probe.GetOutput().GetPointData().GetArray("ImageScalars")
-    sampled.SetName(UNCERTAINTY)
-    mesh.GetPointData().AddArray(sampled)
+def measures(report: Mapping[str, Any]) -> Dict[str, Any]:
+    """The parts of a report that a clinician reads: sizes of the segments and the self-check."""
+    return {name: report[name] for name in ("segments", "self_check") if isinstance(report.get(name), Mapping)}
 
 
 def acquiredSlices(inputs: Optional[JobGeometry], matrix: Matrix, shapeIjk: Tuple[int, ...], axisChoice: str = "auto") -> AcquiredSlices:

@@ -92,16 +92,16 @@ def setVoxels(volumeNode: slicer.vtkMRMLVolumeNode, array: NDArray, matrix: Matr
     volumeNode.SetIJKToRASMatrix(frames.toVtkMatrix(matrix))
 
 
-def writeNrrd(path: Path, array: NDArray, matrix: Matrix, labels: bool = False) -> None:
-    """Write voxels ``[k, j, i]`` and their RAS ijkToRas as NRRD (LPS in the file, as everywhere).
+def writeNrrd(path: Path, array: NDArray, matrix: Matrix) -> None:
+    """Write voxels ``[k, j, i]`` and their RAS ijkToRas as NRRD (LPS in the file, as everywhere), uncompressed since it is soon read.
 
     :raises ResourceError: if the file cannot be written.
     """
-    node = slicer.vtkMRMLLabelMapVolumeNode() if labels else slicer.vtkMRMLScalarVolumeNode()
+    node = slicer.vtkMRMLScalarVolumeNode()
     setVoxels(node, array, matrix)
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
-    storage.SetUseCompression(labels)
+    storage.SetUseCompression(False)
     if not storage.WriteData(node) or not path.is_file():
         raise ResourceError(f"'{path.name}' could not be written to '{path.parent}': check the free space and the permissions.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import vtk
 
@@ -13,7 +15,7 @@ from MedGSLib.job.result import JobResult, collect_outputs, current_versions, wr
 from MedGSLib.mesh import occupancy_to_mesh
 from MedGSLib.volume import SliceStack
 
-METRICS = {"segments": {"aorta": {"volume_cm3": 3.05, "max_diameter_mm": 18.0}}, "self_check": {"psnr": 31.5, "note": "text"}}
+SELF_CHECK = {"image": {"medgs": {"psnr_db": 31.5}, "linear": {"psnr_db": 29.0}}, "note": "text"}
 
 
 def finish(
@@ -53,18 +55,24 @@ def finish(
     labels = np.zeros(distances[0].shape, np.uint8)
     for value, distance in reversed(list(enumerate(distances, start=1))):
         labels[distance >= 0] = value
-        name = "mesh.vtp" if len(balls) == 1 else f"mesh_{value}.vtp"
-        write_mesh(occupancy_to_mesh(0.5 + 0.5 * np.tanh(distance / 2), stack.index_to_ras(step)), output / name)
+        name = "mesh.vtp" if len(balls) == 1 else f"mesh_{request.inputs.labels[value - 1].file_name}.vtp"
+        mesh = occupancy_to_mesh(0.5 + 0.5 * np.tanh(distance / 2), stack.index_to_ras(step))
+        band = vtk.util.numpy_support.numpy_to_vtk(np.full(mesh.GetNumberOfPoints(), 0.4, np.float32), deep=True)
+        band.SetName("PositionUncertaintyMm")
+        mesh.GetPointData().AddArray(band)
+        write_mesh(mesh, output / name)
     writers.write_segmentation(output / "segmentation.nrrd", labels, stack, step, request.inputs.labels)
     if uncertainty:
         writers.write_volume(output / "uncertainty.nrrd", np.abs(distances[0]), stack, step, dtype=np.float32)
+    segments = {label.name: {"volume_cm3": 3.05, "max_diameter_mm": 18.0, "bounds_mm": [0, 1]} for label in request.inputs.labels}
+    (output / "report.json").write_text(json.dumps({"segments": segments, "self_check": SELF_CHECK}))
     write_manifest(folder)
 
 
 def write_manifest(folder: JobFolder) -> None:
     """(Re)write ``result.json`` over the files that are there."""
     outputs = collect_outputs(folder.path, folder.output)
-    write_result(folder.path, JobResult(outputs, METRICS, {"fit": 1.0}, current_versions({"backend": "cpu"}), finished=1.7e9))
+    write_result(folder.path, JobResult(outputs, {}, {"fit": 1.0}, current_versions({"backend": "cpu"}), finished=1.7e9))
 
 
 def sphere_error(polydata: vtk.vtkPolyData, center: np.ndarray, radius: float) -> float:

@@ -72,6 +72,27 @@ def test_all_segments_and_their_overlap(tmp_path, case):
     assert f"overlap in {np.count_nonzero(masks['aorta'])} voxels" in context.notes[0]
 
 
+def test_labels_reach_the_library_under_their_names(tmp_path, case):
+    read_labels = pytest.importorskip("MedGSLib.io.labels").read_labels
+    volume, segmentation, *_ = case
+    segmentation.GetSegmentation().GetNthSegment(1).SetName("aorta ")
+    folder = sceneToJob(tmp_path, SceneInput(volume, segmentation))
+    _, labels = read_labels(folder.path / "mask.nrrd")
+    assert [label.name for label in labels] == ["aorta", "aorta (2)"]
+    assert [label.name for label in folder.read_request().inputs.labels] == ["aorta", "aorta (2)"]
+
+
+def test_model_to_refine_travels_with_the_job(tmp_path, case):
+    model = tmp_path / "earlier.medgs"
+    model.write_bytes(b"model")
+    folder = sceneToJob(tmp_path / "jobs", SceneInput(case[0], case[1]), {}, refineModel=model)
+    assert folder.read_request().parameters["refine_mask"] == "start.medgs"
+    assert (folder.path / "start.medgs").read_bytes() == b"model"
+    with pytest.raises(InputError, match="cannot be read"):
+        sceneToJob(tmp_path / "other", SceneInput(case[0], case[1]), {}, refineModel=tmp_path / "absent.medgs")
+    assert not list((tmp_path / "other").iterdir())
+
+
 def test_image_only_job(tmp_path, case):
     folder = sceneToJob(tmp_path, SceneInput(case[0]), {"mode": "image"})
     request = folder.read_request()

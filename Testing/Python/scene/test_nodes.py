@@ -98,7 +98,8 @@ def test_look_name_colour_and_terminology_are_kept(scene, job):
     model = made.models[0].GetDisplayNode()
     assert model.GetColor() == pytest.approx(original.color) and model.GetOpacity() == pytest.approx(0.6)
     assert model.GetVisibility2D() and not model.GetScalarVisibility()
-    assert made.models[0].GetPolyData().GetPointData().GetArray("Uncertainty").GetRange()[1] < 0.7
+    assert made.models[0].GetPolyData().GetPointData().GetArray("PositionUncertaintyMm").GetRange() == pytest.approx((0.4, 0.4))
+    assert model.GetActiveScalarName() == "PositionUncertaintyMm"
     assert not made.segmentation.GetDisplayNode().GetVisibility3D()
 
 
@@ -129,7 +130,7 @@ def test_table_lists_measures_with_units(scene, job):
     rows = [[table.GetTable().GetValue(row, column).ToString() for column in range(3)] for row in range(3)]
     assert rows[0] == ["segments / aorta / volume", "3.05", "cm3"]
     assert rows[1] == ["segments / aorta / max diameter", "18", "mm"]
-    assert rows[2] == ["self check / psnr", "31.5", "dB"]
+    assert rows[2] == ["self check / image / medgs / psnr", "31.5", "dB"]
 
 
 def test_inputs_are_untouched_and_a_second_import_makes_new_nodes(scene, job):
@@ -228,7 +229,7 @@ def test_saving_and_reloading_the_scene(tmp_path, scene, job, form):
     bounds = np.zeros(6)
     model.GetRASBounds(bounds)
     np.testing.assert_allclose(bounds, world, atol=1e-3)
-    assert model.GetPolyData().GetPointData().GetArray("Uncertainty") is not None
+    assert model.GetPolyData().GetPointData().GetArray("PositionUncertaintyMm") is not None
     segmentation = again.GetNodesByClassByName("vtkMRMLSegmentationNode", "CTA_aorta_MedGS").GetItemAsObject(0)
     assert segments.segmentProperties(segmentation, segments.segmentIds(segmentation)[0]).terminology == "code~aorta"
     assert segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole()) is volume
