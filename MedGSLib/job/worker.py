@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, TextIO
+from typing import Any, Callable, Dict, Mapping, Optional, TextIO
 
 from MedGSLib.errors import EXIT_BAD_INPUT, EXIT_DONE, Cancelled, InputError, MedGSError
 from MedGSLib.job.events import HEARTBEAT, EventWriter, JobEvent
@@ -228,10 +228,9 @@ def _library_reconstruct(request: JobRequest, folder: JobFolder, progress: Progr
         if name in ("refine_mask", "start_model"):
             value = str(folder.path / value)
         settings["spacing_mm" if name == "spacing" else name] = value
-    files: List[Optional[Path]] = [None if name is None else folder.path / name for name in (request.inputs.image, request.inputs.mask)]
-    return reconstruct_files(
-        *files, folder.output, preset_config(preset, **settings), InputOptions(**options), progress=progress, resume=resume
-    )
+    image, mask = (None if name is None else folder.path / name for name in (request.inputs.image, request.inputs.mask))
+    config, inputs = preset_config(preset, **settings), InputOptions(**options)
+    return reconstruct_files(image, mask, folder.output, config, inputs, progress=progress, resume=resume)
 
 
 def _mode(request: JobRequest) -> str:

@@ -225,7 +225,9 @@ def test_result_can_be_moved_with_its_folder(tmp_path):
     assert verify(tmp_path / "elsewhere").metrics == {"psnr": 30.0}
 
 
-@pytest.mark.parametrize("damage", ["missing manifest", "changed", "same size", "removed", "truncated manifest", "outside", "link", "empty", "newer"])
+@pytest.mark.parametrize(
+    "damage", ["missing manifest", "changed", "same size", "removed", "truncated manifest", "outside", "link", "empty", "newer"]
+)
 def test_tampering_is_noticed(tmp_path, damage):
     folder = tmp_path / "job"
     finished(folder)

@@ -33,7 +33,12 @@ def numpy_memory_error() -> BaseException:
         (OSError(errno.ENOSPC, "No space left on device"), 3, "disk is full", "Free some"),
         (MemoryError(), 3, "computer ran out of memory", "Fast"),
         (numpy_memory_error(), 3, "computer ran out of memory", "Fast"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried"), 3, "computer", "Fast"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried"),
+            3,
+            "computer",
+            "Fast",
+        ),
         (RuntimeError("CUDA out of memory. Tried to allocate 20 MiB"), 3, "graphics card ran out of memory", "smaller"),
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), 1, "not built for this", "Repair"),
         (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), 1, "driver is too old", "Update"),
