@@ -25,6 +25,11 @@ def write_error(path: Path, error: OSError) -> MedGSError:
     return InputError(f"The file {path} cannot be written: {error.strerror or error}.")
 
 
+def cut_short(path: Path) -> ResourceError:
+    """:return: the exception for a file that a library wrote in part only, without a reason that can be relied on."""
+    return ResourceError(f"Not all of a file could be written into the folder {path.parent}: the disk may be full.")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place, flushed to disk, once the block ends without an error.

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from MedGSLib import geometry
 from MedGSLib.errors import InputError, ResourceError
 from MedGSLib.geometry import Matrix
+from MedGSLib.io.atomic import cut_short
 from MedGSLib.volume import Volume
 
 SHEAR_TOLERANCE = 0.01
 """Largest cosine between two image axes that still counts as a right angle."""
+
+WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
 
 FORMATS = "NRRD, NIfTI, MHA, MHD, a folder with one DICOM series, or a folder of frames"
 
@@ -105,8 +108,11 @@ def write_image(path: Path, volume: Volume, header: Optional[Mapping[str, str]] 
     """Write a regular volume, compressed, straight to ``path`` (use within :func:`MedGSLib.io.atomic.atomic_write`).
 
     :param header: text fields for formats that have them (NRRD, MetaImage).
+    :raises InputError: for a suffix that is not one of ``WRITABLE``.
     :raises ResourceError: if not all of it reached the disk.
     """
+    if not path.name.lower().endswith(WRITABLE):
+        raise InputError(f"A volume can be written as {', '.join(WRITABLE)}, not as '{path.suffix}'.")
     image = to_image(volume.voxels, volume.ijk_to_ras)
     for key, value in (header or {}).items():
         image.SetMetaData(key, " ".join(value.split()))
@@ -114,13 +120,9 @@ def write_image(path: Path, volume: Volume, header: Optional[Mapping[str, str]] 
         sitk.WriteImage(image, str(path), useCompression=True)
         complete = nifti_is_complete(path)
     except RuntimeError as error:
-        raise _incomplete(path) from error
+        raise cut_short(path) from error
     if not complete:
-        raise _incomplete(path)
-
-
-def _incomplete(path: Path) -> ResourceError:
-    return ResourceError(f"A volume could not be written completely into the folder {path.parent}: the disk may be full.")
+        raise cut_short(path)
 
 
 def nifti_is_complete(path: Path) -> bool:

@@ -9,8 +9,8 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from MedGSLib import geometry
-from MedGSLib.errors import InputError, ResourceError
-from MedGSLib.io.atomic import atomic_write
+from MedGSLib.errors import InputError
+from MedGSLib.io.atomic import atomic_write, cut_short
 
 SPACE_FIELD = "SPACE"
 HEADER = "MedGS mesh in mm; SPACE=LPS"
@@ -80,11 +80,8 @@ def _flip_directions(attributes: vtk.vtkDataSetAttributes) -> None:
 
 def _run(writer: vtk.vtkWriter, path: Path) -> None:
     writer.SetFileName(str(path))
-    written = writer.Write()
-    code = writer.GetErrorCode()
-    if not written or code:
-        reason = vtk.vtkErrorCode.GetStringFromErrorCode(code)
-        raise ResourceError(f"The mesh could not be written completely into the folder {path.parent} ({reason}).")
+    if not writer.Write() or writer.GetErrorCode():
+        raise cut_short(path)
 
 
 def _write_vtp(mesh: vtk.vtkPolyData, path: Path) -> None:
@@ -126,7 +123,7 @@ def _write_ply(mesh: vtk.vtkPolyData, path: Path) -> None:
     _run(writer, path)
     if not _ply_is_complete(path):
         # The writer of VTK does not notice that the disk is full.
-        raise ResourceError(f"The mesh could not be written completely into the folder {path.parent}: the disk may be full.")
+        raise cut_short(path)
 
 
 def _read_vtp(path: Path) -> Tuple[vtk.vtkPolyData, str]:

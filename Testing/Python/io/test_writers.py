@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedGSLib import geometry
-from MedGSLib.errors import ResourceError
+from MedGSLib.errors import InputError, ResourceError
 from MedGSLib.io import images
 from MedGSLib.io.labels import read_labels
 from MedGSLib.io.stack import build_stack
@@ -181,6 +181,12 @@ def test_no_space_at_the_rename(one_stack: SliceStack, tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(ResourceError, match="^The disk is full"):
         write_volume(tmp_path / "a.nrrd", dense(one_stack), one_stack, 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_cannot_be_written(one_stack: SliceStack, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can be written as .nrrd, .nii, .nii.gz, .mha, not as"):
+        write_volume(tmp_path / "a.mhd", dense(one_stack), one_stack, 1.0)
     assert list(tmp_path.iterdir()) == []
 
 
