@@ -22,18 +22,25 @@ from MedGSLib.progress import ProgressCallback, Reporter
 logger = logging.getLogger(__name__)
 
 STAGE = "batch"
+REPORT_NAME = "report.json"
 Row = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case; ``status`` is done, skipped (was done before) or failed."""
+    """What became of one case; ``status`` is done, skipped (was done before) or failed.
+
+    ``volumes_cm3`` names each segment's volume; the PSNR are those of the run's check on left-out slices, empty where there was none.
+    """
 
     name: str
     status: str
     exit_code: int
     seconds: float
-    message: str
+    message: str = ""
+    volumes_cm3: str = ""
+    psnr_db: str = ""
+    linear_psnr_db: str = ""
 
 
 def read_cases(path: Path) -> dict[str, Row]:
@@ -85,7 +92,7 @@ def run_batch(
         reporter.start(STAGE, len(cases), f"Case {number + 1} of {len(cases)}: {name}")
         folder, fingerprint = output / name, _fingerprint(row)
         if _is_finished(folder, fingerprint):
-            outcomes.append(Outcome(name, "skipped", EXIT_DONE, 0.0, "finished before"))
+            outcomes.append(Outcome(name, "skipped", EXIT_DONE, 0.0, "finished before", **_figures(_read_report(folder))))
         else:
             outcomes.append(_run_one(name, folder, fingerprint, run_case))
         _write_summary(output / "summary.csv", outcomes)
@@ -110,7 +117,23 @@ def _run_one(name: str, folder: Path, fingerprint: str, run_case: Callable[[str]
         logger.debug("Case %s failed", name, exc_info=error)
         exit_code, sentence = explain(error)
         return Outcome(name, "failed", exit_code, time.monotonic() - started, sentence)
-    return Outcome(name, "done", EXIT_DONE, time.monotonic() - started, "")
+    return Outcome(name, "done", EXIT_DONE, time.monotonic() - started, **_figures(report))
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / REPORT_NAME).read_text(encoding="utf-8")) if (folder / REPORT_NAME).is_file() else {}
+
+
+def _figures(report: Mapping[str, Any]) -> dict[str, str]:
+    """The report's figures that belong into the summary."""
+    methods = (report.get("self_check") or {}).get("image") or {}
+    figures = {
+        column: f"{methods[method]['psnr_db']:.2f}"
+        for column, method in (("psnr_db", "medgs"), ("linear_psnr_db", "linear"))
+        if method in methods
+    }
+    volumes = "; ".join(f"{name} {segment['volume_cm3']:.3f}" for name, segment in (report.get("segments") or {}).items())
+    return {"volumes_cm3": volumes, **figures}
 
 
 def _fingerprint(row: Row) -> str:

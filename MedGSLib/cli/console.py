@@ -100,6 +100,8 @@ class Console:
         parts = [f"{event.stage}:"]
         if event.total and event.step:
             parts.append(f"{100 * event.step // event.total} % ({event.step} of {event.total})")
+        elif not event.message:
+            parts.append("started")
         if event.eta_s is not None:
             parts.append(f"{event.eta_s:.0f} s left")
         if event.loss is not None:

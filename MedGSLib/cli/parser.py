@@ -176,9 +176,9 @@ def input_options(arguments: argparse.Namespace) -> Any:
 
 def config_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """:return: the given fit and advanced arguments under the names of ``preset_config``'s overrides."""
-    names = ("mode", "scale", "spacing_mm", "device", "threads", "seed", "refine_mask", "start_model")
-    names += ("gaussians", "iterations", "degree", "lambda_img", "lambda_seg")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+    fields = ("mode", "scale", "spacing_mm", "device", "threads", "seed", "refine_mask", "start_model")
+    settings = ("gaussians", "iterations", "degree", "lambda_img", "lambda_seg")
+    given = {name: getattr(arguments, name) for name in fields + settings if getattr(arguments, name, None) is not None}
     if getattr(arguments, "no_self_check", False):
         given["self_check"] = False
     return given

@@ -18,14 +18,14 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Print the facts of this environment."""
-    from MedGSLib.job.probe import probe
+    from MedGSLib.job.probe import one_line, probe
 
     facts = probe()
     if arguments.json:
         console.say(json.dumps(facts, indent=2, default=str))
         return
     lines = [f"{name.replace('_', ' '):<20} {_text(value)}" for name, value in facts.items()]
-    console.result("\n".join(lines), facts=facts)
+    console.result("\n".join([one_line(facts), *lines]), facts=facts)
 
 
 def _text(value: Any) -> str:

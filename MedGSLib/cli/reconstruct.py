@@ -114,7 +114,15 @@ def _checked_mode(arguments: argparse.Namespace) -> str:
 
 
 def summary(report: dict[str, Any], output: Path) -> str:
-    """:return: one or two lines about a finished case for people."""
+    """:return: some lines about a finished case for people."""
     seconds = report.get("timings", {}).get("total_s")
+    lines = [
+        f"{name}: {segment['volume_cm3']:.2f} cm3, {segment['area_cm2']:.1f} cm2" for name, segment in report.get("segments", {}).items()
+    ]
+    check = report.get("self_check") or {}
+    methods = check.get("image") or {}
+    if methods:
+        figures = ", ".join(f"{name} {methods[name]['psnr_db']:.2f} dB" for name in ("medgs", "linear") if name in methods)
+        lines.append(f"{check['left_out_slices']} acquired slices left out as a check: {figures} ({check['note']})")
     done = f"Done in {seconds:.0f} s" if isinstance(seconds, (int, float)) else "Done"
-    return f"{done}: {output} (read report.json and preview.png first)."
+    return "\n".join([*lines, f"{done}: {output} (report.json says how far to trust it, preview.png shows it)"])

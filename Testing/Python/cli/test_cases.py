@@ -28,7 +28,15 @@ class RecordedJob:
             raise self.errors[out.name]
         out.mkdir(parents=True, exist_ok=True)
         (out / "volume.nrrd").write_bytes(b"voxels")
-        report = {"timings": {"total_s": 1.0}}
+        report = {
+            "timings": {"total_s": 1.0},
+            "segments": {"aorta": {"volume_cm3": 12.3456, "area_cm2": 30.0}},
+            "self_check": {
+                "left_out_slices": 5,
+                "note": "at twice the distance",
+                "image": {"medgs": {"psnr_db": 25.126}, "linear": {"psnr_db": 23.5}},
+            },
+        }
         (out / "report.json").write_text(json.dumps(report))
         return report
 
@@ -72,7 +80,8 @@ def test_arguments_reach_the_main_job(job, files, capsys):
     assert (config.training.gaussians, config.fold.degree, config.training.mask_loss_weight, config.self_check) == (50, 2, 2.0, False)
     assert inputs == InputOptions((2, "aorta"), axis="k", margin_mm=4.0, annotated="every:3", slice_thickness_mm=5.0)
     assert call["resume"] is True and call["image"] == files / "ct.nrrd"
-    assert "Done in 1 s" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Done in 1 s" in out and "aorta: 12.35 cm3" in out and "medgs 25.13 dB, linear 23.50 dB" in out
 
 
 def test_the_mode_follows_from_the_inputs(job, files):
@@ -118,7 +127,9 @@ def test_finished_cases_are_skipped_until_they_change(job, files):
     assert main(run) == 0
     job.calls.clear()
     assert main(run) == 0
-    assert job.calls == [] and {row["status"] for row in summary(files / "out").values()} == {"skipped"}
+    rows = summary(files / "out")
+    assert job.calls == [] and {row["status"] for row in rows.values()} == {"skipped"}
+    assert (rows["a"]["volumes_cm3"], rows["a"]["psnr_db"], rows["a"]["linear_psnr_db"]) == ("aorta 12.346", "25.13", "23.50")
     (files / "out" / "a" / "volume.nrrd").write_bytes(b"damaged")
     write_cases(files, "name,image,seed", "a,ct.nrrd,0", "b,ct.nrrd,1", "c,ct.nrrd,0")
     assert main(run) == 0
