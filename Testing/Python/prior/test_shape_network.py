@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from MedGSLib.errors import InputError
+from MedGSLib.metrics import dice
+from MedGSLib.prior.mask_shape import Gap, row_fields, slice_field_of_gap
+from MedGSLib.prior.shape_network import (
+    WEIGHTS_PATH,
+    RowNetwork,
+    SliceNetwork,
+    between,
+    load_networks,
+    row_signed_distance,
+    save_networks,
+)
+from MedGSLib.prior.shape_synthesis import ANNOTATED, GAP_RANGE_PX, WANTED_FRACTIONS, make_shapes
+from MedGSLib.prior.train_shape_network import TrainingPlan, row_loss, slice_loss, train, train_networks
+
+HELD_OUT_SEED = 987_654
+
+
+def test_row_distance_is_to_the_crossing_in_the_row_alone() -> None:
+    rows = np.array([[-1.5, -0.5, 0.5, 1.5, 0.25, -0.75], [3, 3, 3, 3, 3, 3], [-9, -9, -9, -9, -9, -9]], np.float32)
+    found = row_signed_distance(rows)
+    assert found[0] == pytest.approx([-1.5, -0.5, 0.5, 1.25, 0.25, -0.75])
+    assert np.all(found[1] == 8.0) and np.all(found[2] == -8.0)
+
+
+def test_a_gap_meets_its_slices_and_without_coefficients_is_linear() -> None:
+    rng = torch.Generator().manual_seed(0)
+    before, after, coefficients = (torch.randn(shape, generator=rng) for shape in ((2, 5, 6), (2, 5, 6), (2, 4, 5, 6)))
+    ends = between(before, after, coefficients, torch.tensor([0.0, 1.0]))
+    assert torch.allclose(ends[:, 0], before) and torch.allclose(ends[:, 1], after)
+    middle = between(before, after, torch.zeros_like(coefficients), torch.tensor([0.25]))
+    assert torch.allclose(middle[:, 0], 0.75 * before + 0.25 * after)
+
+
+def test_untrained_networks_are_linear() -> None:
+    assert not SliceNetwork(8)(torch.randn(2, 4, 12, 16), torch.tensor([2.0, 5.0])).any()
+    coefficients = RowNetwork(8, 4)(torch.randn(3, 6, 20), torch.tensor([2.0, 2.0, 2.0]))
+    assert coefficients.shape == (3, 4, 5, 20) and not coefficients.any()
+
+
+def test_a_stack_turned_upside_down_gives_the_field_upside_down() -> None:
+    networks = load_networks()
+    stack = torch.from_numpy(make_shapes(1, 5).distances[0, : len(ANNOTATED), :41, :38].astype(np.float32))
+    gap = Gap(1, np.array([0, 1]), np.array([0.25, 0.75], np.float32))
+    with torch.inference_mode():
+        fields, turned = (slice_field_of_gap(networks[0], seen, torch.tensor(4.0), gap) for seen in (stack, stack.flip(0)))
+        assert torch.allclose(fields, turned.flip(0), atol=1e-4)
+        rows, turned_rows = (row_fields(networks[1], seen, torch.full((3,), 4.0), [gap])[0] for seen in (stack, stack.flip(0)))
+        assert torch.allclose(rows, turned_rows.flip(0), atol=1e-4)
+        mirrored = row_fields(networks[1], stack.flip(2), torch.full((3,), 4.0), [gap])[0]
+        assert torch.allclose(rows, mirrored.flip(2), atol=1e-4)
+
+
+def test_shapes_are_repeatable_and_teach_something() -> None:
+    first, second, other = make_shapes(12, 3), make_shapes(12, 3), make_shapes(12, 4)
+    assert np.array_equal(first.distances, second.distances) and np.array_equal(first.gaps, second.gaps)
+    assert not np.array_equal(first.distances, other.distances)
+    assert first.gaps.min() >= GAP_RANGE_PX[0] and first.gaps.max() <= GAP_RANGE_PX[1]
+    inner = first.distances[:, 1:3].reshape(12, -1)
+    assert np.all((inner > 0).any(axis=1)) and np.all((inner < 0).any(axis=1))
+
+
+def test_shipped_networks_beat_linear_interpolation_on_unseen_shapes() -> None:
+    slices, rows = load_networks()
+    shapes = make_shapes(40, HELD_OUT_SEED)
+    gap = Gap(1, np.arange(5), np.array(WANTED_FRACTIONS, np.float32))
+    scores = {"linear": [], "slices": [], "rows": [], "both": []}
+    with torch.inference_mode():
+        for sample, span in zip(shapes.distances.astype(np.float32), shapes.gaps):
+            stack, truth = torch.from_numpy(sample[:4]), sample[4:] > 0
+            fields = {
+                "linear": between(stack[1][None], stack[2][None], torch.zeros(1, 4, 64, 64), torch.tensor(WANTED_FRACTIONS))[0],
+                "slices": slice_field_of_gap(slices, stack, torch.tensor(span), gap).clamp(-8, 8),
+                "rows": row_fields(rows, stack, torch.full((3,), float(span)), [gap])[0].clamp(-8, 8),
+            }
+            fields["both"] = fields["slices"] + fields["rows"]
+            for name, field in fields.items():
+                scores[name].append(dice(field.numpy() > 0, truth))
+    means = {name: float(np.mean(values)) for name, values in scores.items()}
+    assert 1 - means["slices"] < 0.8 * (1 - means["linear"])
+    assert 1 - means["both"] < 0.8 * (1 - means["linear"])
+
+
+def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
+    assert WEIGHTS_PATH.stat().st_size < 1_000_000
+    with safe_open(WEIGHTS_PATH, framework="pt") as file:
+        provenance = json.loads(file.metadata()["provenance"])
+    assert provenance["data"] == "synthetic shapes only"
+    assert provenance["training"]["seed"] == TrainingPlan().seed
+
+
+def test_saved_networks_are_read_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    slices, rows = SliceNetwork(8), RowNetwork(8, 4)
+    for parameter in (*slices.parameters(), *rows.parameters()):
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_networks(slices, rows, tmp_path / "weights.safetensors", {})
+    loaded = load_networks(tmp_path / "weights.safetensors")
+    sample = torch.randn(1, 4, 8, 8)
+    assert torch.allclose(loaded[0](sample, torch.tensor([3.0])), slices(sample, torch.tensor([3.0])), rtol=0.05, atol=0.05)
+    assert len(loaded[1].blocks) == 2
+
+
+def test_damaged_weights_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    damaged = tmp_path / "weights.safetensors"
+    damaged.write_bytes(WEIGHTS_PATH.read_bytes()[:5000])
+    for path in (damaged, tmp_path / "absent.safetensors"):
+        with pytest.raises(InputError, match="reinstall"):
+            load_networks(path)
+
+
+def test_training_is_repeatable_and_learns() -> None:
+    plan = TrainingPlan(
+        shapes=24, slice_channels=8, row_channels=8, row_depth=4, slice_iterations=3, row_iterations=3, slice_batch=4, row_batch=4
+    )
+    threads = torch.get_num_threads()
+    first, second = train_networks(plan), train_networks(plan)
+    torch.set_num_threads(threads)
+    for one, other in zip(first, second):
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
+    shapes = make_shapes(24, 1)
+    for network, loss in ((SliceNetwork(8), slice_loss), (RowNetwork(8, 4), row_loss)):
+        before = float(loss(network, shapes, plan, np.random.default_rng(9)).detach())
+        rng = np.random.default_rng(2)
+        trained = train(network, lambda net, loss=loss, rng=rng: loss(net, shapes, plan, rng), 60, 5e-3)
+        assert float(loss(trained, shapes, plan, np.random.default_rng(9)).detach()) < before
