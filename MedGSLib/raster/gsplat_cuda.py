@@ -25,6 +25,7 @@ TILE = 16
 """Side of gsplat's tiles, px."""
 
 _logger = logging.getLogger(__name__)
+_CUDA_HOME = Path("/usr/local/cuda")
 
 
 class TileKernels(Protocol):
@@ -151,7 +152,7 @@ def _built_kernels(package: Path) -> bool:
 
 def _has_nvcc() -> bool:
     homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
-    return bool(shutil.which("nvcc")) or any((home / "bin" / "nvcc").exists() for home in (*homes, Path("/usr/local/cuda")))
+    return bool(shutil.which("nvcc")) or any((home / "bin" / "nvcc").exists() for home in (*homes, _CUDA_HOME))
 
 
 def _has_ninja() -> bool:
