@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -128,9 +129,14 @@ def test_training_is_repeatable_and_learns() -> None:
     torch.set_num_threads(threads)
     for one, other in zip(first, second):
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
-    shapes = make_shapes(24, 1)
+    shapes = make_shapes(6, 1)
+
+    def mean_loss(network: torch.nn.Module, loss: Callable[..., torch.Tensor]) -> float:
+        rng = np.random.default_rng(9)
+        with torch.inference_mode():
+            return float(np.mean([float(loss(network, shapes, plan, rng)) for _ in range(8)]))
+
     for network, loss in ((SliceNetwork(8), slice_loss), (RowNetwork(8, 4), row_loss)):
-        before = float(loss(network, shapes, plan, np.random.default_rng(9)).detach())
         rng = np.random.default_rng(2)
-        trained = train(network, lambda net, loss=loss, rng=rng: loss(net, shapes, plan, rng), 60, 5e-3)
-        assert float(loss(trained, shapes, plan, np.random.default_rng(9)).detach()) < before
+        trained = train(network, lambda net, loss=loss, rng=rng: loss(net, shapes, plan, rng), 80, 3e-3)
+        assert mean_loss(trained, loss) < 0.97 * mean_loss(type(network)(8), loss)
