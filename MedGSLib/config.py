@@ -66,7 +66,7 @@ class InputOptions:
     :ivar axis: ``auto``, ``i``, ``j`` or ``k``.
     :ivar margin_mm: distance kept around the segments; None keeps the whole volume.
     :ivar annotated: ``auto``, ``all``, ``every:N`` or ``list:0,5,9``.
-    :ivar positions: slice positions in mm, or None where the header has them.
+    :ivar positions: slice positions in mm, or text or a file of them, or None where the header has them.
     :ivar slice_thickness_mm: thickness over which a slice averages, or None where the header has it or nobody knows.
     """
 
@@ -74,7 +74,7 @@ class InputOptions:
     axis: str = "auto"
     margin_mm: float | None = 10.0
     annotated: str = "auto"
-    positions: Sequence[float] | None = None
+    positions: Sequence[float] | str | None = None
     slice_thickness_mm: float | None = None
 
 
@@ -120,9 +120,10 @@ def preset_config(preset: str, **overrides: Any) -> ReconstructionConfig:
     if unknown:
         raise InputError(f"There is no option called {', '.join(unknown)}.")
     seed = chosen.get("seed", config.seed)
-    parts = {
+    parts: dict[str, Any] = {
         "training": replace(config.training, **{k: v for k, v in chosen.items() if k in training - own} | {"seed": seed}),
         "fold": replace(config.fold, **{k: v for k, v in chosen.items() if k in fold - own}),
         "prior": replace(config.prior, seed=seed),
     }
-    return replace(config, **(parts | {name: value for name, value in chosen.items() if name in own}))
+    parts |= {name: value for name, value in chosen.items() if name in own}
+    return replace(config, **parts)

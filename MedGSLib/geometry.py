@@ -37,7 +37,7 @@ def flip_ras_lps(coordinates: NDArray[np.floating]) -> NDArray[np.float64]:
     return flipped
 
 
-def transform_points(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
+def transform_points(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Apply a 4x4 affine to points of shape ``(..., 3)``."""
     return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 

@@ -133,7 +133,8 @@ def export_ply(path: Path, gaussians: FoldedGaussians, header: ModelHeader) -> N
     """Write the Gaussians with the attribute names of 3-D Gaussian splatting (Kerbl et al. 2023), in LPS millimetres.
 
     A folded Gaussian of degree 1 is a 3-D Gaussian with the precision ``A' S^-1 A + e e' / sigma^2`` in (x, y, stack) coordinates,
-    A = [I | drift]; higher drift terms cannot be expressed and are left out. Colours come from the image head, else from the first mask head.
+    A = [I | drift]; higher drift terms cannot be expressed and are left out. Colours come from the image head, else from the first
+    mask head.
 
     :raises ResourceError: when the disk is full.
     """

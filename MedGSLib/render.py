@@ -58,7 +58,8 @@ def render_chunks(
 
 def _memory_sentence(needed_bytes: int) -> str:
     free, _ = torch.cuda.mem_get_info()
-    return f"Rendering one slice needs about {needed_bytes / 2**20:.0f} MB of GPU memory and {free / 2**20:.0f} MB are free; use the CPU or crop."
+    needed, left = needed_bytes / 2**20, free / 2**20
+    return f"Rendering one slice needs about {needed:.0f} MB of GPU memory and {left:.0f} MB are free; use the CPU or crop."
 
 
 def render_dense(

@@ -85,4 +85,3 @@ class CheckpointStore:
 def cpu_copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Detached copies in main memory."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-

@@ -44,8 +44,3 @@ class TrainingTargets:
     def used(self) -> NDArray[np.int64]:
         """Indices of the slices that carry any weight."""
         return np.flatnonzero(self.weights.max(axis=1) > 0)
-
-
-def soft_occupancy(signed_distance: NDArray[np.float32], width: float = 2.0) -> NDArray[np.float32]:
-    """A smooth occupancy whose 0.5 level is the surface: one half plus one half of tanh(distance / ``width``), distances in px."""
-    return (0.5 + 0.5 * np.tanh(signed_distance / width)).astype(np.float32)

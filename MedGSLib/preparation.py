@@ -1,0 +1,240 @@
+"""From a stack of slices to what the Gaussians are fitted to: intensities in a window, the output grid, in-between targets."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedGSLib.config import ReconstructionConfig
+from MedGSLib.errors import InputError
+from MedGSLib.geometry import OutputGrid, default_scale, output_grid
+from MedGSLib.prior.image import ImagePrior, image_prior
+from MedGSLib.prior.mask import mask_prior
+from MedGSLib.prior.mask_distance import soft_occupancy
+from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.progress import Reporter
+from MedGSLib.training.checkpoint import CheckpointStore, cpu_copy
+from MedGSLib.training.config import TrainingConfig
+from MedGSLib.training.targets import TrainingTargets
+from MedGSLib.volume import SliceStack
+
+logger = logging.getLogger(__name__)
+
+WINDOW_PERCENTILES = (0.5, 99.5)
+PRIOR_STAGE = "prior"
+SPARSE_MASK_SPREAD = 0.7
+"""Initial sigma, in gaps between annotated slices, where masks are sparser than images (method study, section 4)."""
+THIN_PROFILE = 1.05
+"""A slice thinner than this many output slices is a point sample."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything known before the first Gaussian.
+
+    :ivar stack: the input, with only the parts that the mode uses.
+    :ivar grid: output slices; ``step_mm`` is their distance and the unit of the Gaussians' stack coordinate.
+    :ivar factor: subdivisions of each gap.
+    :ivar window: image values that become 0 and 1, None without an image.
+    :ivar slices: float32 (S, H, W), the acquired slices in the window, None without an image.
+    :ivar targets: S acquired slices and (S-1)(factor-1) in-between ones.
+    :ivar prior: dense normalised image at the targets' coordinates, None without an image.
+    :ivar distances: float32 (L, T, H, W) signed distances in px at the targets' coordinates, None without a mask.
+    :ivar training: the configuration with what depends on the data filled in.
+    """
+
+    stack: SliceStack
+    grid: OutputGrid
+    factor: int
+    window: tuple[float, float] | None
+    slices: NDArray[np.float32] | None
+    profile: SliceProfile
+    targets: TrainingTargets
+    prior: ImagePrior | None
+    distances: NDArray[np.float32] | None
+    training: TrainingConfig
+    report: dict[str, Any]
+
+    @property
+    def step_mm(self) -> float:
+        """Distance of output slices."""
+        return self.grid.spacing_mm
+
+
+def prepare(
+    stack: SliceStack,
+    config: ReconstructionConfig,
+    reporter: Reporter,
+    checkpoints: CheckpointStore | None = None,
+    window: tuple[float, float] | None = None,
+) -> Preparation:
+    """Choose window and output grid, and predict the image and the masks between the acquired slices.
+
+    :param window: image values that become 0 and 1; None takes percentiles of the image.
+    :raises InputError: if the stack lacks what the mode needs.
+    """
+    stack = _parts_for_mode(stack, config.mode)
+    factor, grid = choose_grid(stack, config)
+    if stack.image is None:
+        window = None
+    elif window is None:
+        window = intensity_window(stack.image)
+    profile = slice_profile(stack, config, factor)
+    fractional = np.arange((stack.shape[0] - 1) * factor + 1) / factor
+    positions_mm = np.interp(fractional, np.arange(stack.shape[0]), stack.positions_mm)
+    report: dict[str, Any] = {"factor": factor, "profile": {"kind": profile.kind, "width_in_gaps": profile.width}}
+    prior, slices = None, None
+    if stack.image is not None and window is not None:
+        slices = (stack.image - np.float32(window[0])) / np.float32(window[1] - window[0])
+        prior = _image_prior(stack, slices, factor, profile, config, reporter, checkpoints)
+        report["image_prior"] = prior.report
+    distances = None
+    if stack.occupancy is not None:
+        distances, report["mask_prior"] = _mask_distances(stack, factor, reporter)
+    training = _fitted_to_data(stack, factor, config.training)
+    targets = _targets(stack, factor, positions_mm / grid.spacing_mm, prior, distances, profile, training)
+    return Preparation(stack, grid, factor, window, slices, profile, targets, prior, distances, training, report)
+
+
+def intensity_window(image: NDArray[np.float32]) -> tuple[float, float]:
+    """Image values that become 0 and 1; values beyond keep their linear scale.
+
+    :raises InputError: if all voxels have the same value.
+    """
+    low, high = (float(value) for value in np.percentile(image, WINDOW_PERCENTILES))
+    if high <= low:
+        low, high = float(image.min()), float(image.max())
+    if high <= low:
+        raise InputError(f"The image has the same value ({low:g}) everywhere, so there is nothing to reconstruct.")
+    return low, high
+
+
+def choose_grid(stack: SliceStack, config: ReconstructionConfig) -> tuple[int, OutputGrid]:
+    """Subdivisions of a gap, and the grid of output slices, for the wanted scale or spacing."""
+    scale, spacing_mm = config.scale, config.spacing_mm
+    if scale is None and spacing_mm is None:
+        scale = default_scale(stack.gap_mm, min(stack.pixel_mm))
+    grid = output_grid(stack.positions_mm, scale, spacing_mm)
+    return max(1, round(stack.gap_mm / grid.spacing_mm)), grid
+
+
+def slice_profile(stack: SliceStack, config: ReconstructionConfig, factor: int) -> SliceProfile:
+    """How an acquired slice averages along the stack: over its known thickness, else not at all."""
+    thickness = stack.slice_thickness_mm
+    if config.slice_profile == "point" or factor == 1 or stack.image is None:
+        return SliceProfile()
+    if thickness is None:
+        if config.slice_profile != "auto":
+            raise InputError(f"A {config.slice_profile} slice profile needs the slice thickness; give it with --slice-thickness.")
+        return SliceProfile()
+    width = thickness / stack.gap_mm
+    if width * factor < THIN_PROFILE:
+        return SliceProfile()
+    return SliceProfile("box" if config.slice_profile == "auto" else config.slice_profile, width)
+
+
+def _parts_for_mode(stack: SliceStack, mode: str) -> SliceStack:
+    if mode != "mask" and stack.image is None:
+        raise InputError(f"The mode '{mode}' needs an image.")
+    if mode != "image" and stack.occupancy is None:
+        raise InputError(f"The mode '{mode}' needs a mask.")
+    if mode == "image":
+        return replace(stack, occupancy=None, labels=(), annotated=np.ones(stack.shape[0], bool))
+    return replace(stack, image=None) if mode == "mask" else stack
+
+
+def _image_prior(
+    stack: SliceStack,
+    slices: NDArray[np.float32],
+    factor: int,
+    profile: SliceProfile,
+    config: ReconstructionConfig,
+    reporter: Reporter,
+    checkpoints: CheckpointStore | None,
+) -> ImagePrior:
+    """The prior, with its network taken from a checkpoint of the same run where there is one."""
+    stored = None if checkpoints is None else checkpoints.load(PRIOR_STAGE)
+    prior = image_prior(
+        slices,
+        factor,
+        gap_over_pixel(stack),
+        config.prior,
+        profile,
+        reporter,
+        stack.coordinates,
+        state=None if stored is None else stored.tensors,
+    )
+    if checkpoints is not None and stored is None and prior.state:
+        checkpoints.save(PRIOR_STAGE, cpu_copy(prior.state), {})
+    return prior
+
+
+def _mask_distances(stack: SliceStack, factor: int, reporter: Reporter) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Signed distances (L, T, H, W) of every label at the targets' coordinates."""
+    assert stack.occupancy is not None
+    found = [
+        mask_prior(
+            occupancy,
+            stack.annotated,
+            factor,
+            gap_over_pixel(stack),
+            image=stack.image,
+            coordinates=stack.coordinates,
+            reporter=reporter,
+        )
+        for occupancy in stack.occupancy
+    ]
+    report = {label.name: one.report for label, one in zip(stack.labels, found, strict=True)}
+    return np.stack([one.signed_distance for one in found]), report
+
+
+def gap_over_pixel(stack: SliceStack) -> tuple[float, float]:
+    """Median slice gap over pixel size, along (row, column)."""
+    row_mm, column_mm = stack.pixel_mm
+    return stack.gap_mm / row_mm, stack.gap_mm / column_mm
+
+
+def _targets(
+    stack: SliceStack,
+    factor: int,
+    coordinates: NDArray[np.float64],
+    prior: ImagePrior | None,
+    distances: NDArray[np.float32] | None,
+    profile: SliceProfile,
+    training: TrainingConfig,
+) -> TrainingTargets:
+    acquired = np.zeros(len(coordinates), dtype=bool)
+    acquired[::factor] = True
+    annotated = np.zeros_like(acquired)
+    annotated[::factor] = stack.annotated
+    channels, weights = [], []
+    if prior is not None:
+        between = 1.0 if profile.kind != "point" else training.pseudo_image_weight
+        channels.append(prior.image)
+        weights.append(np.where(acquired, 1.0, between))
+    if distances is not None:
+        for distance in distances:
+            channels.append(soft_occupancy(distance))
+            weights.append(np.where(annotated, 1.0, training.pseudo_mask_weight))
+    values = np.stack(channels, axis=1).astype(np.float32)
+    return TrainingTargets(coordinates, values, np.stack(weights, axis=1).astype(np.float32), acquired, prior is not None)
+
+
+def _fitted_to_data(stack: SliceStack, factor: int, training: TrainingConfig) -> TrainingConfig:
+    """The recipe for masks that are sparser than the images, where the images are not interpolated themselves."""
+    if stack.image is None or factor > 1 or stack.annotated.all() or training.initialization == "random":
+        return training
+    gap = float(np.median(np.diff(np.flatnonzero(stack.annotated)))) if stack.annotated.sum() > 1 else 1.0
+    return replace(
+        training,
+        iterations=min(training.iterations, 200),
+        voxels_per_gaussian=50.0,
+        max_gaussians=20_000,
+        spread=SPARSE_MASK_SPREAD * gap,
+        size_factor=1.0,
+        pseudo_mask_weight=0.05,
+    )

@@ -1,0 +1,110 @@
+"""The report of a reconstruction: what was done with what, how big the result is, and how far to trust it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vtkmodules.vtkCommonDataModel import vtkPolyData
+
+import MedGSLib
+from MedGSLib.config import ReconstructionConfig
+from MedGSLib.mesh import mesh_summary
+from MedGSLib.metrics import mean_psnr
+from MedGSLib.metrics_surface import topology
+from MedGSLib.preparation import Preparation
+from MedGSLib.self_check import SelfCheck
+from MedGSLib.training.fit import FitReport
+from MedGSLib.uncertainty import position_error_mm
+
+SCHEMA_VERSION = 1
+NOTICE = "Research use only. Slices between the acquired ones are interpolated, not measured."
+PACKAGES = ("torch", "numpy", "numba", "gsplat", "vtk", "SimpleITK", "scikit-image", "scipy", "safetensors")
+
+
+def describe(
+    prepared: Preparation,
+    config: ReconstructionConfig,
+    fit_report: FitReport,
+    backend: str,
+    rendered: NDArray[np.float32],
+    meshes: dict[str, vtkPolyData],
+    check: SelfCheck | None,
+) -> dict[str, Any]:
+    """Everything worth knowing about a run but its timings.
+
+    :param rendered: (T, C, H, W), what the Gaussians alone render on the output grid.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "notice": NOTICE,
+        "mode": config.mode,
+        "preset": config.preset,
+        "seed": config.seed,
+        "backend": backend,
+        "geometry": _geometry(prepared),
+        "preparation": prepared.report,
+        "window": prepared.window,
+        "fit": {
+            "gaussians": fit_report.gaussians,
+            "iterations": fit_report.iterations,
+            "resumed_from": fit_report.resumed_from,
+            "loss": fit_report.loss,
+            "gaussians_on_acquired_slices_psnr_db": _reproduction(prepared, rendered),
+        },
+        "segments": {name: _segment(mesh, prepared, name, check) for name, mesh in meshes.items()},
+        "self_check": None if check is None else check.as_dict(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of MedGS, Python and the packages a result depends on."""
+    found = {"medgs": MedGSLib.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _geometry(prepared: Preparation) -> dict[str, Any]:
+    stack, grid = prepared.stack, prepared.grid
+    slices, height, width = stack.shape
+    return {
+        "frame": "RAS mm",
+        "slice_axis": "ijk"[stack.axis],
+        "crop_start_ijk": stack.start_ijk,
+        "input_slices": slices,
+        "output_slices": len(grid),
+        "rows_columns": (height, width),
+        "pixel_mm": stack.pixel_mm,
+        "input_gap_mm": stack.gap_mm,
+        "output_spacing_mm": grid.spacing_mm,
+        "slice_thickness_mm": stack.slice_thickness_mm,
+        "acquired_output_slices": grid.acquired.tolist(),
+        "all_acquired_planes_on_grid": bool((grid.acquired >= 0).all()),
+        "annotated_input_slices": np.flatnonzero(stack.annotated).tolist(),
+        "plane_to_ras": stack.plane_to_ras.tolist(),
+    }
+
+
+def _reproduction(prepared: Preparation, rendered: NDArray[np.float32]) -> float | None:
+    known = prepared.grid.acquired >= 0
+    if prepared.slices is None or not known.any():
+        return None
+    return mean_psnr(rendered[prepared.grid.acquired[known], 0], prepared.slices[known])
+
+
+def _segment(mesh: vtkPolyData, prepared: Preparation, label: str, check: SelfCheck | None) -> dict[str, Any]:
+    found = topology(mesh)
+    return mesh_summary(mesh).as_dict() | {
+        "closed": found.closed,
+        "manifold": found.manifold,
+        "position_error_between_slices_q90_mm": position_error_mm(prepared, label, check),
+        "position_error_is_calibrated": check is not None and label in check.masks,
+    }

@@ -1,0 +1,72 @@
+"""How far to trust a result: 90 % bands of the image values and of the surface position, scaled by what the self-check measured."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtkmodules.vtkCommonDataModel import vtkPolyData
+
+from MedGSLib.dense import way_to_slices
+from MedGSLib.geometry import transform_points
+from MedGSLib.preparation import Preparation
+from MedGSLib.self_check import SelfCheck
+
+GAP_SHARE = 0.6
+"""Error at the distance of the acquired slices relative to that at twice the distance, where the self-check measures."""
+PIXEL_SHARE = 0.5
+"""Position uncertainty on an annotated slice, in pixels: the contour is known to the pixel."""
+UNCHECKED_DOUBT_FACTOR = 1.5
+"""Band relative to the doubt where no self-check was made; it is not calibrated and reported as such."""
+UNCHECKED_POSITION_SHARE = 0.25
+"""Position uncertainty half-way between annotated slices, in slice gaps, where no self-check was made."""
+POSITION_ARRAY = "PositionUncertaintyMm"
+
+
+def image_band(doubt: NDArray[np.float32], prepared: Preparation, check: SelfCheck | None) -> NDArray[np.float32]:
+    """Half-width of the 90 % band of the normalised image, 0 on acquired slices.
+
+    :param doubt: (T, H, W) on the output grid, see :class:`MedGSLib.self_check.LeftOutResult`.
+    :return: float32 (T, H, W).
+    """
+    if check is None or not check.doubt_bins:
+        band = UNCHECKED_DOUBT_FACTOR * doubt
+    else:
+        band = GAP_SHARE * np.interp(doubt, check.doubt_bins, check.error_bins)
+    way = way_to_slices(prepared.grid.positions_mm, prepared.stack.positions_mm)
+    if prepared.profile.kind != "point":
+        way = np.ones_like(way)
+    return (band * way[:, None, None]).astype(np.float32)
+
+
+def position_error_mm(prepared: Preparation, label: str, check: SelfCheck | None) -> float:
+    """The 90 % quantile of the surface's position error half-way between annotated slices, in mm."""
+    measured = None if check is None else check.masks.get(label, {}).get("contour_error_q90_mm")
+    if measured is None or not np.isfinite(measured):
+        return UNCHECKED_POSITION_SHARE * float(np.median(np.diff(_annotated_mm(prepared)), axis=0)) if _several(prepared) else 0.0
+    return GAP_SHARE * measured
+
+
+def add_position_band(surface: vtkPolyData, prepared: Preparation, label: str, check: SelfCheck | None) -> NDArray[np.float64]:
+    """Put the half-width of the 90 % band of the position, in mm, on each vertex as the point array ``PositionUncertaintyMm``.
+
+    :param surface: RAS mm.
+    :return: the values (N,).
+    """
+    points = vtk_to_numpy(surface.GetPoints().GetData())
+    along_mm = transform_points(np.linalg.inv(prepared.stack.plane_to_ras), points)[:, 2]
+    way = way_to_slices(along_mm, _annotated_mm(prepared))
+    floor = PIXEL_SHARE * max(prepared.stack.pixel_mm)
+    values = np.hypot(floor, position_error_mm(prepared, label, check) * way)
+    array = numpy_to_vtk(values.astype(np.float32), deep=True)
+    array.SetName(POSITION_ARRAY)
+    surface.GetPointData().AddArray(array)
+    return values
+
+
+def _annotated_mm(prepared: Preparation) -> NDArray[np.float64]:
+    return prepared.stack.positions_mm[prepared.stack.annotated]
+
+
+def _several(prepared: Preparation) -> bool:
+    return int(prepared.stack.annotated.sum()) > 1
