@@ -34,11 +34,17 @@ WATCH_S = 0.1
 CANCEL_PATIENCE_S = 0.4
 """Time for the work to notice a cancellation by itself before it is interrupted where it stands."""
 
+STEP_INTERVAL_S = 0.25
+"""Steps of one stage are written at most this often, since hours of training would else fill the disk with lines."""
+
 PREVIEW_INTERVAL_S = 0.5
 LOG_BYTES = 4 << 20
 
 Reconstruct = Callable[[JobRequest, JobFolder, ProgressCallback, bool], Mapping[str, Any]]
-"""(request, folder, progress callback, whether to go on from a checkpoint) -> the report; writes its files to ``folder.output``."""
+"""(request, folder, progress callback, whether to go on from a checkpoint) -> ``metrics``, ``timings`` and ``versions`` for the manifest.
+
+Writes its files to ``folder.output``.
+"""
 
 
 class EventStream:
@@ -54,7 +60,7 @@ class EventStream:
         self._observer = observer
         self._cancelled = threading.Event()
         self._closed = threading.Event()
-        self._progress_at = self._written_at = time.monotonic()
+        self._progress_at = self._written_at = self._step_at = time.monotonic()
         self._stage = "start"
         self._previews: Dict[Path, float] = {}
         self._previews_at = 0.0
@@ -70,10 +76,13 @@ class EventStream:
 
     def __call__(self, event: ProgressEvent) -> bool:
         """Forward a progress event. :return: False once the job is to be cancelled."""
-        self._progress_at = time.monotonic()
-        self._stage = event.stage
-        self.send(JobEvent.from_progress(event))
-        self._announce_previews(event.stage)
+        now = time.monotonic()
+        self._progress_at = now
+        middle = event.stage == self._stage and not event.message and event.level == "info" and event.step != event.total
+        if not middle or now - self._step_at >= STEP_INTERVAL_S:
+            self._stage, self._step_at = event.stage, now
+            self.send(JobEvent.from_progress(event))
+            self._announce_previews(event.stage)
         if self._observer is not None and self._observer(event) is False:
             self._cancelled.set()
         return not self._cancelled.is_set()
@@ -230,7 +239,9 @@ def _library_reconstruct(request: JobRequest, folder: JobFolder, progress: Progr
         settings["spacing_mm" if name == "spacing" else name] = value
     image, mask = (None if name is None else folder.path / name for name in (request.inputs.image, request.inputs.mask))
     config, inputs = preset_config(preset, **settings), InputOptions(**options)
-    return reconstruct_files(image, mask, folder.output, config, inputs, progress=progress, resume=resume)
+    report = reconstruct_files(image, mask, folder.output, config, inputs, progress=progress, resume=resume)
+    metrics = {name: report[name] for name in ("segments", "self_check", "fit") if report.get(name)}
+    return {"metrics": metrics, "timings": report.get("timings"), "versions": report.get("versions")}
 
 
 def _mode(request: JobRequest) -> str:

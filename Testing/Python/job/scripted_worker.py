@@ -25,13 +25,13 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def train(_request, folder, progress, resume):
-    """40 steps of 0.03 s with a checkpoint after each; the model counts the steps that it has seen, over all runs."""
+    """40 steps of 0.04 s with a checkpoint after each; the model counts the steps that it has seen, over all runs."""
     checkpoint = folder.output / "checkpoint.json"
     done = json.loads(checkpoint.read_text())["done"] if resume else 0
     reporter = Reporter(progress)
     reporter.start("fit", STEPS)
     for step in range(done + 1, STEPS + 1):
-        time.sleep(0.03)
+        time.sleep(0.04)
         temporary = checkpoint.with_suffix(".tmp")
         temporary.write_text(json.dumps({"done": step}))
         temporary.replace(checkpoint)

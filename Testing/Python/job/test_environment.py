@@ -324,11 +324,12 @@ def test_probe_never_raises_whatever_is_broken(monkeypatch):
         raise OSError(f"[WinError 126] {name} cannot be loaded")
 
     monkeypatch.setattr("MedGSLib.job.probe.import_module", broken)
+    monkeypatch.setattr("MedGSLib.job.probe.util.find_spec", lambda _: object())
     monkeypatch.setattr("MedGSLib.job.probe.query_gpu", lambda: broken("driver"))
     facts = probe(Path("/no/such/folder"))
     json.dumps(facts)
     assert facts["torch"] is None and "WinError 126" in facts["torch_error"] and facts["backend"] is None
-    assert one_line(facts).startswith("Not ready: OSError")
+    assert one_line({**facts, "python": "3.10.1"}).startswith("Not ready: OSError")
 
 
 READY = {"python": "3.10.4", "torch": "2.4.0+cu124", "cuda": "12.4", "cuda_available": True, "driver": "550", "gpu": "NVIDIA RTX 4070"}

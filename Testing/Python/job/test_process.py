@@ -55,7 +55,7 @@ def test_success_reports_progress_and_a_verified_result(control, to_end, folder)
     events = to_end(controller)
     assert controller.state is JobState.SUCCEEDED and controller.failure is None
     steps = [event.step for event in events if event.stage == "fit"]
-    assert steps == sorted(steps) and steps[-1] == 40 and len(steps) > 10
+    assert steps == sorted(steps) and steps[-1] == 40 and len(steps) >= 5
     last = [event for event in events if event.stage == "fit"][-1]
     assert last.fraction == 1.0 and last.psnr == 60.0 and last.loss == pytest.approx(1 / 40) and last.gpu_mem_mb is None
     assert any(event.eta_s for event in events)
