@@ -102,7 +102,6 @@ def _between(
         return interpolate_linear(distances, known, wanted)
     if method == "cubic":
         return interpolate_cubic(distances, known, wanted)
-    reporter.start("shape", len(known) - 1, "Interpolating the shape of the segment")
     return interpolate_shape(distances, known, wanted, gap_over_pixel, reporter=reporter)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from scipy.ndimage import affine_transform
 from torch import Tensor
 from torch.nn import functional
 
-from MedGSLib.prior.shape_network import SLICE_PADDING, RowNetwork, SliceNetwork, between, load_networks, row_signed_distance
+from MedGSLib.prior.shape_network import COEFFICIENTS, SLICE_PADDING, RowNetwork, SliceNetwork, between, load_networks, row_signed_distance
 from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX
 from MedGSLib.progress import Reporter
 
@@ -22,7 +23,13 @@ Distances = NDArray[np.float32]
 FIELD_LIMIT_PX = 8.0
 MARGIN_PX = 12
 ISOTROPY_TOLERANCE = 0.02
+_UNITS_PER_GAP = 16
 _PLANES_AT_ONCE = 16
+_ODD_SIGNS = (-1.0) ** torch.arange(COEFFICIENTS).view(1, -1, 1, 1)
+
+
+Advance = Callable[[int], None]
+"""Called with the number of units of work just done."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,35 @@ def interpolate_shape(
     steps = (pixel / row_step, pixel)
     work = _resample(distances[:, box[0], box[1]], steps) / np.float32(pixel)
     spans_px = np.clip(spans / pixel, *GAP_RANGE_PX)
-    field = _network_field(work, spans_px, gaps, networks or shipped_networks(), reporter)
+    field = _network_field(work, spans_px, gaps, networks or shipped_networks(), _counter(reporter or Reporter(), work, gaps))
     sides = (box[0].stop - box[0].start, box[1].stop - box[1].start)
     inside = np.concatenate([gap.rows for gap in gaps])
     out[inside] = -limit
     out[np.ix_(inside, np.arange(box[0].start, box[0].stop), np.arange(box[1].start, box[1].stop))] = _restore(field, steps, sides) * pixel
     return out
+
+
+def _counter(reporter: Reporter, work: Distances, gaps: list[Gap]) -> Advance:
+    """Open the stage "shape", and return what counts its planes and gaps.
+
+    :raises Cancelled: there and from the counter, if the caller asks to stop.
+    """
+    height, width = work.shape[1:]
+    total = height + width + 2 * _turned_side(height, width) + _UNITS_PER_GAP * len(gaps)
+    reporter.start("shape", total, "Interpolating the shape of the segment")
+    done = 0
+
+    def advance(units: int) -> None:
+        nonlocal done
+        done += units
+        reporter.step(min(done, total))
+
+    return advance
+
+
+def _turned_side(height: int, width: int) -> int:
+    """Side of the square that holds a plane turned by 45 degrees."""
+    return math.ceil(math.hypot(height, width)) + 1
 
 
 def _working_pixel(row_step: float, gap: float) -> float:
@@ -130,18 +160,17 @@ def _network_field(
     spans_px: NDArray[np.float64],
     gaps: list[Gap],
     networks: tuple[SliceNetwork, RowNetwork],
-    reporter: Reporter | None,
+    advance: Advance,
 ) -> Distances:
     """Mean of both networks, each within +-8 px, for the wanted slices in the order of the gaps: (T, h, w)."""
     stack = torch.from_numpy(np.ascontiguousarray(distances))
     span_px = torch.from_numpy(spans_px.astype(np.float32))
-    rows = row_fields(networks[1], stack, span_px, gaps)
+    rows = row_fields(networks[1], stack, span_px, gaps, advance)
     fields = []
-    for number, (gap, row_field) in enumerate(zip(gaps, rows)):
+    for gap, row_field in zip(gaps, rows):
         slice_field = slice_field_of_gap(networks[0], stack, span_px[gap.before], gap)
         fields.append((slice_field.clamp(-FIELD_LIMIT_PX, FIELD_LIMIT_PX) + row_field.clamp(-FIELD_LIMIT_PX, FIELD_LIMIT_PX)) / 2)
-        if reporter is not None:
-            reporter.step(number + 1)
+        advance(_UNITS_PER_GAP)
     return torch.cat(fields).numpy()
 
 
@@ -155,7 +184,6 @@ def slice_field_of_gap(network: SliceNetwork, stack: Tensor, span_px: Tensor, ga
     height, width = around.shape[1:]
     even = (height % 2, width % 2)
     view = functional.pad(around[None], (SLICE_PADDING, SLICE_PADDING + even[1], SLICE_PADDING, SLICE_PADDING + even[0]), mode="replicate")
-    signs = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
     total = torch.zeros(())
     for upside_down in (False, True):
         ordered = view.flip(1) if upside_down else view
@@ -166,40 +194,62 @@ def slice_field_of_gap(network: SliceNetwork, stack: Tensor, span_px: Tensor, ga
                 found = network(seen, span_px.view(1))
                 found = found.transpose(2, 3) if transposed else found
                 found = found.flip(2) if mirrored else found
-                total = total + (found * signs if upside_down else found)
+                total = total + (found * _ODD_SIGNS if upside_down else found)
     inner = total[:, :, SLICE_PADDING : SLICE_PADDING + height, SLICE_PADDING : SLICE_PADDING + width] / 8
     return between(around[1][None], around[2][None], inner, torch.from_numpy(gap.fractions))[0]
 
 
-def row_fields(network: RowNetwork, stack: Tensor, span_px: Tensor, gaps: list[Gap]) -> list[Tensor]:
-    """Distances (T, h, w) of each gap by the row network: the mean of the planes along rows and along columns of the slices."""
-    along_columns = _row_planes(network, stack.transpose(0, 1), span_px, gaps)
-    along_rows = _row_planes(network, stack.permute(2, 0, 1), span_px, gaps)
-    return [(first.transpose(0, 1) + second.permute(1, 2, 0)) / 2 for first, second in zip(along_columns, along_rows)]
+def row_fields(network: RowNetwork, stack: Tensor, span_px: Tensor, gaps: list[Gap], advance: Advance) -> list[Tensor]:
+    """Distances (T, h, w) of each gap by the row network: the mean over planes across the stack in four directions."""
+    height, width = stack.shape[1:]
+    straight = _two_directions(network, stack, span_px, gaps, advance)
+    turned = _two_directions(network, _turned(stack, (height, width), forward=True), span_px, gaps, advance)
+    return [(first + _turned(second, (height, width), forward=False)) / 2 for first, second in zip(straight, turned)]
 
 
-def _row_planes(network: RowNetwork, planes: Tensor, span_px: Tensor, gaps: list[Gap]) -> list[Tensor]:
+def _turned(planes: Tensor, shape: tuple[int, int], forward: bool) -> Tensor:
+    """Planes (A, H, W) of ``shape`` (H, W) turned by 45 degrees about their middle onto a square that holds them, or back from it."""
+    side = _turned_side(*shape)
+    cosine = math.sqrt(0.5) if forward else -math.sqrt(0.5)
+    matrix = np.array([[abs(cosine), -cosine], [cosine, abs(cosine)]])
+    source, target = (shape, (side, side)) if forward else ((side, side), shape)
+    middles = (np.array(source) - 1) / 2, (np.array(target) - 1) / 2
+    offset = middles[0] - matrix @ middles[1]
+    turned = [affine_transform(plane, matrix, offset, output_shape=target, order=1, mode="nearest") for plane in planes.numpy()]
+    return torch.from_numpy(np.stack(turned))
+
+
+def _two_directions(network: RowNetwork, stack: Tensor, span_px: Tensor, gaps: list[Gap], advance: Advance) -> list[Tensor]:
+    """Distances (T, h, w) of each gap: the mean over the planes along the rows and along the columns of the slices."""
+    box = _filled_box(stack.numpy(), MARGIN_PX)
+    inner = stack[:, box[0], box[1]]
+    along_columns = _row_planes(network, inner.transpose(0, 1), span_px, gaps, advance)
+    advance(sum(stack.shape[1:]) - sum(inner.shape[1:]))
+    along_rows = _row_planes(network, inner.permute(2, 0, 1), span_px, gaps, advance)
+    fields = []
+    for gap, first, second in zip(gaps, along_columns, along_rows):
+        found = torch.full((len(gap.rows), *stack.shape[1:]), -FIELD_LIMIT_PX)
+        found[:, box[0], box[1]] = (first.transpose(0, 1) + second.permute(1, 2, 0)) / 2
+        fields.append(found)
+    return fields
+
+
+def _row_planes(network: RowNetwork, planes: Tensor, span_px: Tensor, gaps: list[Gap], advance: Advance) -> list[Tensor]:
     """Distances (P, T, X) of each gap in planes (P, A, X) across the stack."""
-    rows = torch.from_numpy(row_signed_distance(planes.numpy()))
     filled = torch.nonzero((planes >= 0).flatten(1).any(1))[:, 0]
-    results = [torch.full((len(rows), len(gap.rows), rows.shape[2]), -FIELD_LIMIT_PX) for gap in gaps]
+    advance(len(planes) - len(filled))
+    results = [torch.full((len(planes), len(gap.rows), planes.shape[2]), -FIELD_LIMIT_PX) for gap in gaps]
     for block in filled.split(_PLANES_AT_ONCE):
-        seen = rows[block]
+        seen = torch.from_numpy(row_signed_distance(planes[block].numpy()))
         coefficients = _row_coefficients(network, seen, span_px.median().expand(len(block)))
         for gap, result in zip(gaps, results):
             k = gap.before
-            fractions = torch.from_numpy(gap.fractions)
-            result[block] = between(seen[:, k], seen[:, k + 1], coefficients[:, :, k], fractions)
+            result[block] = between(seen[:, k], seen[:, k + 1], coefficients[:, :, k], torch.from_numpy(gap.fractions))
+        advance(len(block))
     return results
 
 
 def _row_coefficients(network: RowNetwork, rows: Tensor, gap_px: Tensor) -> Tensor:
-    """Coefficients (P, J, A - 1, X) averaged over the four symmetric views of the planes."""
-    signs = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 4, 1, 1)
-    total = torch.zeros(())
-    for mirrored in (False, True):
-        seen = rows.flip(2) if mirrored else rows
-        upright, turned = network(seen, gap_px), network(seen.flip(1), gap_px).flip(2) * signs
-        found = upright + turned
-        total = total + (found.flip(3) if mirrored else found)
-    return total / 4
+    """Coefficients (P, J, A - 1, X), the mean of the planes as they are and turned by 180 degrees."""
+    turned = network(rows.flip(1, 2), gap_px).flip(2, 3)
+    return (network(rows, gap_px) + turned * _ODD_SIGNS) / 2
