@@ -1,4 +1,4 @@
-"""``python -m MedGSLib.job worker JOBDIR`` and ``... probe``: the worker's side without the command line's packages."""
+"""``python -m MedGSLib.job worker JOBDIR`` and ``... probe [--strict]``: the worker's side without the command line's packages."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import sys
 from pathlib import Path
 from typing import List
 
-from MedGSLib.errors import EXIT_BAD_INPUT, EXIT_DONE
+from MedGSLib.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILURE
 
 
 def main(arguments: List[str]) -> int:
-    """Run ``worker JOBDIR`` or ``probe``. :return: the exit code."""
+    """Run ``worker JOBDIR``, or ``probe``, which with ``--strict`` fails where no job could be run. :return: the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     if len(arguments) == 2 and arguments[0] == "worker":
         from MedGSLib.job.worker import run_job
 
         return run_job(Path(arguments[1]))
-    if arguments == ["probe"]:
-        from MedGSLib.job.probe import probe
+    if arguments in (["probe"], ["probe", "--strict"]):
+        from MedGSLib.job.probe import is_ready, one_line, probe
 
-        sys.stdout.write(json.dumps(probe(), default=str) + "\n")
-        return EXIT_DONE
+        facts = probe()
+        sys.stdout.write(json.dumps(facts, default=str) + "\n")
+        sys.stderr.write(one_line(facts) + "\n")
+        return EXIT_DONE if is_ready(facts) or "--strict" not in arguments else EXIT_FAILURE
     sys.stderr.write("Give 'worker JOBDIR' or 'probe'.\n")
     return EXIT_BAD_INPUT
 

@@ -160,7 +160,7 @@ def installation_plan(
     commands.append(("Install the numerical packages", tools.install([*REQUIREMENTS, *extra], None), False))
     if build.gsplat:
         commands.append(("Install gsplat", tools.install(["--no-deps", f"gsplat=={build.gsplat}"], GSPLAT_INDEX), True))
-    commands.append(("Check the installation", WorkerCommand(environment.python).argv("probe"), False))
+    commands.append(("Check the installation", WorkerCommand(environment.python).argv("probe", "--strict"), False))
     steps = tuple(InstallStep(title, tuple(argv), variables, optional) for title, argv, optional in commands)
     return InstallPlan(environment, build, steps, offline=options.offline_folder is not None)
 

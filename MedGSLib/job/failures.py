@@ -217,7 +217,7 @@ def explain_exit(code: Optional[int], log: str) -> Failure:
 
 def explain_install(log: str, title: str) -> Failure:
     """What the log of a failed installation step called ``title`` means."""
-    known = _first_match(log, INSTALL_RULES)
+    known = _first_match(log, (*INSTALL_RULES, *RUN_RULES))
     return known or Failure(f"The installation failed at the step '{title}'.")
 
 

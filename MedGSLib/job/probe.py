@@ -44,6 +44,11 @@ def probe(disk: Optional[Path] = None) -> Dict[str, Any]:
     return facts
 
 
+def is_ready(facts: Mapping[str, Any]) -> bool:
+    """Whether a job can be run in the probed Python."""
+    return not facts.get("error") and _version(facts.get("python")) >= OLDEST_PYTHON and bool(facts.get("torch") and facts.get("backend"))
+
+
 def one_line(facts: Mapping[str, Any]) -> str:
     """The facts as one line for the panel, with the reason, e.g. ``GPU: NVIDIA RTX 4070 (12 GB), gsplat ready``."""
     if facts.get("error"):

@@ -133,7 +133,7 @@ def test_plan_names_every_command_and_keeps_passwords_out_of_them(tmp_path):
     assert "torch==2.4.0" in commands[3] and "https://download.pytorch.org/whl/cu124" in commands[3]
     assert "numba>=0.60" in commands[4] and "jaxtyping" in commands[4]
     assert "gsplat==1.5.3+pt24cu124" in commands[5] and [step.optional for step in plan.steps] == [False] * 5 + [True, False]
-    assert commands[-1][-1] == "probe"
+    assert commands[-1][-2:] == ("probe", "--strict")
     for step in plan.steps:
         assert "secret" not in " ".join(step.argv) and "secret" not in repr(step)
         assert step.environment["HTTPS_PROXY"].endswith("@proxy:8080") and step.environment["SSL_CERT_FILE"].endswith("ca.pem")
@@ -368,6 +368,19 @@ def test_probe_runs_in_another_python_without_blocking(tmp_path):
     assert facts is not None and facts["medgs"] and facts["cpu_count"] and one_line(facts)
     if facts.get("torch") and not facts["cuda"]:
         assert facts["backend"] in ("cpu", "reference") and one_line(facts).startswith("CPU: ")
+
+
+def test_installation_without_pytorch_does_not_pass_the_check(tmp_path):
+    environment = ManagedEnvironment(tmp_path / "env")
+    wheel(tmp_path / "wheels", "nothing")
+    options = InstallOptions(offline_folder=tmp_path / "wheels", base_python=PYTHON)
+    check = installation_plan(environment, PYTHON, TINY, options).steps[-1]
+    bare = InstallStep(check.title, (str(PYTHON), "-S", *check.argv[1:]), check.environment)
+    installer = Installer(InstallPlan(environment, TINY, (bare,)))
+    installer.start(consent=True)
+    finish(installer)
+    assert installer.state is InstallState.FAILED and installer.failure is not None
+    assert "lacks the package" in installer.failure.sentence or "Check the installation" in installer.failure.sentence
 
 
 def test_probe_of_a_python_that_cannot_run_it(tmp_path):
