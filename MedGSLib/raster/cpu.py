@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numba
@@ -55,7 +56,14 @@ class CpuRasterizer:
 
 
 def _start_threads() -> None:
-    """Start numba's threads now and keep torch's own number: both may share one OpenMP runtime, whose setting numba overwrites."""
+    """Start numba's threads, on its own work queue unless NUMBA_THREADING_LAYER says otherwise.
+
+    OpenMP threads spin while they wait, which costs many times the work itself where other programs share the cores; and numba's may share
+    one OpenMP runtime with torch, whose number of threads it overwrites.
+    """
+    if "NUMBA_THREADING_LAYER" not in os.environ:
+        settings: Any = numba.config
+        settings.THREADING_LAYER = "workqueue"
     torch_threads = torch.get_num_threads()
     numba.get_num_threads()
     torch.set_num_threads(torch_threads)

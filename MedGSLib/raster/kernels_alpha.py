@@ -21,7 +21,7 @@ from MedGSLib.raster.kernels import (
     row_columns,
     store_gradients,
 )
-from MedGSLib.raster.lanes import FAST_MATH, LANES, add_product, add_scaled, compiled, copy_block
+from MedGSLib.raster.lanes import FAST_MATH, LANES, add_product, add_scaled, compiled, copy_block, truncated_gaussian
 
 _MAX, _MIN, _CLOSED = np.float32(ALPHA_MAX), np.float32(ALPHA_MIN), np.float32(TRANSMITTANCE_MIN)
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
@@ -38,10 +38,11 @@ def _alpha(height):
 
 
 @njit(inline="always", fastmath=FAST_MATH)
-def _take_light(scratch, opacity):
-    """Turn the Gaussian and the light before it into its share of the pixel and the light behind it (0 once the pixel is closed)."""
+def _take_light(scratch, opacity, row_term, cross_term, a, dx):
+    """From the light before the Gaussian its share of the pixels of one row and the light behind it, 0 where the pixel is closed."""
     for lane in range(LANES):
-        alpha = _alpha(opacity * scratch[lane])
+        along = dx + np.float32(lane)
+        alpha = _alpha(opacity * truncated_gaussian(row_term + along * (cross_term + a * along)))
         before = scratch[_LIGHT + lane]
         behind = before * (_ONE - alpha)
         open_pixel = behind > _CLOSED
@@ -75,10 +76,9 @@ def composite(
                 first, stop = row_columns(dy, center[i, 0], a, b, c, boxes[i, 2], boxes[i, 3])
                 start = (row - top) * planes * stride
                 for column in range(first, stop, LANES):
-                    fill_block(scratch, c * dy * dy, _TWO * b * dy, a, np.float32(column) - center[i, 0])
                     light = start + (channels + 1) * stride + column
                     copy_block(scratch, _LIGHT, band, light)
-                    _take_light(scratch, weight[i])
+                    _take_light(scratch, weight[i], c * dy * dy, _TWO * b * dy, a, np.float32(column) - center[i, 0])
                     copy_block(band, light, scratch, _LIGHT)
                     for k in range(channels):
                         add_scaled(band, start + k * stride + column, scratch, _SHARE, values[i, k])

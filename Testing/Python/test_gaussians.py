@@ -69,9 +69,9 @@ def test_drift_polynomial(degree):
     sliced = model.at(T)
     assert sliced.center.shape[0] > 20
     for pair, (s, i) in enumerate(zip(sliced.slice_index.tolist(), sliced.gaussian_index.tolist(), strict=True)):
-        d = float(model.position[i]) - float(T[s])
+        d = model.position[i].item() - T[s].item()
         for axis in range(2):
-            expected = float(model.center[i, axis]) + sum(float(model.drift[i, k - 1, axis]) * d**k for k in range(1, degree + 1))
+            expected = model.center[i, axis].item() + sum(model.drift[i, k - 1, axis].item() * d**k for k in range(1, degree + 1))
             assert float(sliced.center[pair, axis]) == pytest.approx(expected, abs=1e-9)
 
 
@@ -81,9 +81,9 @@ def test_weight_conic_and_values(fold, blending):
     model = make(fold=fold, blending=blending)
     sliced = model.at(T)
     for pair, (s, i) in enumerate(zip(sliced.slice_index.tolist(), sliced.gaussian_index.tolist(), strict=True)):
-        d = float(model.position[i]) - float(T[s])
-        delta = math.exp(-0.5 * d * d / math.exp(2 * float(model.log_spread[i])))
-        logit = float(model.log_weight[i])
+        d = model.position[i].item() - T[s].item()
+        delta = math.exp(-0.5 * d * d / math.exp(2 * model.log_spread[i].item()))
+        logit = model.log_weight[i].item()
         weight = math.exp(logit) if blending == "normalized" else 1 / (1 + math.exp(-logit))
         assert float(sliced.weight[pair]) == pytest.approx(weight * (delta if fold == "amplitude" else 1.0), rel=1e-9)
         turn = torch.tensor([[math.cos(model.angle[i]), -math.sin(model.angle[i])], [math.sin(model.angle[i]), math.cos(model.angle[i])]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numba
 import pytest
 import torch
 
@@ -86,6 +87,7 @@ def test_degenerate_and_lost_gaussians_stay_inside_the_memory(scene, blending):
 
 
 @pytest.mark.parametrize("blending", BLENDINGS)
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba was started with one thread")
 def test_threads_do_not_change_a_bit(scene, blending):
     many = scene([300, 200, 400], 90, 110, 2)
     results = []
