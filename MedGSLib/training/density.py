@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from MedGSLib.gaussians import FoldedGaussians
 from MedGSLib.training.config import DensityControl
@@ -25,13 +27,21 @@ class DensityController:
         self._control = control
         self._half_size = torch.tensor([size[1] / 2.0, size[0] / 2.0], device=gaussians.center.device)
         self._split_px = control.split_scale * max(size)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed = seed
         self._clear()
 
     def _clear(self) -> None:
         count = len(self._gaussians)
         self._gradient = torch.zeros(count, device=self._gaussians.center.device)
         self._seen = torch.zeros_like(self._gradient)
+
+    def state(self) -> dict[str, Tensor]:
+        """The gradients recorded since the last change (N,), for a checkpoint."""
+        return {"gradient": self._gradient, "seen": self._seen}
+
+    def load_state(self, stored: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state` gave."""
+        self._gradient, self._seen = stored["gradient"], stored["seen"]
 
     def after_step(self, iteration: int, optimizer: GaussianOptimizer) -> None:
         """Record the gradients of ``iteration`` (counted from 1) and change the set of Gaussians when it is time."""
@@ -44,33 +54,37 @@ class DensityController:
             self._gradient += length
             self._seen += length > 0
         if iteration > control.start and iteration % control.interval == 0:
-            self._densify_and_prune(optimizer)
+            self._densify_and_prune(iteration, optimizer)
         if iteration % control.opacity_reset_interval == 0:
             self._reset_opacity(optimizer)
 
     @torch.no_grad()
-    def _densify_and_prune(self, optimizer: GaussianOptimizer) -> None:
+    def _densify_and_prune(self, iteration: int, optimizer: GaussianOptimizer) -> None:
         gaussians = self._gaussians
         mean_gradient = self._gradient / self._seen.clamp(min=1.0)
         wanted = mean_gradient > self._control.clone_gradient
-        room = self._control.max_gaussians - len(gaussians)
+        room = max(0, self._control.max_gaussians - len(gaussians))
         if int(wanted.sum()) > room:
-            threshold = mean_gradient.topk(max(room, 1)).values[-1] if room > 0 else math.inf
-            wanted = mean_gradient >= threshold
+            steepest = mean_gradient.topk(room).indices
+            wanted = torch.zeros_like(wanted).index_fill_(0, steepest, True)
         large = gaussians.log_scale.amax(dim=1) > math.log(self._split_px)
         alive = torch.sigmoid(gaussians.log_weight) > self._control.prune_opacity
         split, clone = wanted & large & alive, wanted & ~large & alive
         keep = torch.nonzero(alive & ~split).squeeze(1)
         sources = torch.cat([torch.nonzero(clone).squeeze(1), torch.nonzero(split).squeeze(1).repeat(2)])
         self._gaussians = gaussians.subset(torch.cat([keep, sources]))
-        self._separate(self._gaussians, slice(len(keep) + int(clone.sum()), None))
+        self._separate(self._gaussians, slice(len(keep) + int(clone.sum()), None), iteration)
         optimizer.follow(self._gaussians, keep, added=len(sources))
         self._clear()
 
-    def _separate(self, gaussians: FoldedGaussians, halves: slice) -> None:
-        """Move the halves of split Gaussians to random places inside their parent, and shrink them."""
+    def _separate(self, gaussians: FoldedGaussians, halves: slice, iteration: int) -> None:
+        """Move the halves of split Gaussians to random places inside their parent, and shrink them.
+
+        The places depend on seed and iteration alone, so that a resumed run takes the same ones.
+        """
         scale = torch.exp(gaussians.log_scale[halves])
-        offset = torch.randn(scale.shape, generator=self._generator).to(scale) * scale
+        generator = np.random.default_rng([self._seed, iteration, 3])
+        offset = torch.from_numpy(generator.standard_normal(tuple(scale.shape))).to(scale) * scale
         cosine, sine = torch.cos(gaussians.angle[halves]), torch.sin(gaussians.angle[halves])
         turned = torch.stack([cosine * offset[:, 0] - sine * offset[:, 1], sine * offset[:, 0] + cosine * offset[:, 1]], dim=1)
         gaussians.center[halves] += turned

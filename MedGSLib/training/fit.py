@@ -187,6 +187,8 @@ class _Run:
         """Write parameters and optimiser state after ``done`` iterations."""
         tensors = {f"gaussians.{name}": value for name, value in self.gaussians.state_dict().items()}
         tensors |= {f"adam.{name}": value for name, value in self._optimizer.moments().items()}
+        if self._density is not None:
+            tensors |= {f"density.{name}": value for name, value in self._density.state().items()}
         checkpoints.save(STAGE, cpu_copy(tensors), {"iteration": done, "loss": self.loss})
 
     def restore(self, checkpoints: CheckpointStore) -> int:
@@ -198,7 +200,7 @@ class _Run:
         if stored is None:
             return 0
         device = self.gaussians.center.device
-        groups: dict[str, dict[str, Tensor]] = {"gaussians": {}, "adam": {}}
+        groups: dict[str, dict[str, Tensor]] = {"gaussians": {}, "adam": {}, "density": {}}
         for key, value in stored.tensors.items():
             group, name = key.split(".", 1)
             groups[group][name] = value.to(device)
@@ -207,5 +209,6 @@ class _Run:
         self._optimizer.load_moments(groups["adam"])
         if self._config.density is not None:
             self._density = DensityController(gaussians, self._config.density, self._targets.size, self._config.seed)
+            self._density.load_state(groups["density"])
         self._smoothed_loss.fill_(stored.facts["loss"])
         return int(stored.facts["iteration"])
