@@ -49,7 +49,7 @@ def missingInputs(source: SceneInput, parameters: Mapping[str, Any]) -> List[str
         missing.append("Choose an input volume.")
     elif source.volumeNode.GetImageData() is None:
         missing.append("The input volume is empty.")
-    if parameters.get("mode") != "image" and not _chosenIds(source):
+    if parameters.get("mode") != "image" and not chosenSegmentIds(source):
         missing.append("Choose at least one segment, or switch the mode to 'image'.")
     if not missing and not source.hardenNonLinear:
         missing.extend(_transformProblems(source))
@@ -146,7 +146,8 @@ def _crop(source: SceneInput, image: NDArray) -> Crop:
     return Crop((0, 0, 0), (i, j, k))
 
 
-def _chosenIds(source: SceneInput) -> Sequence[str]:
+def chosenSegmentIds(source: SceneInput) -> Sequence[str]:
+    """The IDs of the segments to reconstruct; all of the segmentation's where none was picked."""
     if source.segmentationNode is None:
         return ()
     return source.segmentIds or segments.segmentIds(source.segmentationNode)
@@ -154,7 +155,7 @@ def _chosenIds(source: SceneInput) -> Sequence[str]:
 
 def _mask(usable: SceneInput, original: SceneInput) -> Tuple[Tuple[SegmentSource, ...], Optional[NDArray[np.uint8]], Tuple[str, ...]]:
     """The segments, their label map on the volume's grid (None without a segmentation), and what the user should know of them."""
-    ids = _chosenIds(usable)
+    ids = chosenSegmentIds(usable)
     if not ids:
         return (), None, ()
     if len(ids) > MAX_SEGMENTS:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
 import numpy as np
 import slicer
@@ -38,13 +38,15 @@ class OutputChoice:
 
 @dataclass(frozen=True)
 class OutputNodes:
-    """The nodes of one imported result."""
+    """The nodes of one imported result, the worker's report, and what the user should know of it in sentences."""
 
     volume: Optional[slicer.vtkMRMLScalarVolumeNode]
     segmentation: Optional[slicer.vtkMRMLSegmentationNode]
     models: Tuple[slicer.vtkMRMLModelNode, ...]
     table: Optional[slicer.vtkMRMLTableNode]
     uncertainty: Optional[slicer.vtkMRMLScalarVolumeNode]
+    report: Mapping[str, Any] = field(default_factory=dict)
+    sentences: Tuple[str, ...] = ()
 
     @property
     def all(self) -> Tuple[slicer.vtkMRMLNode, ...]:
@@ -86,7 +88,8 @@ class _Importer:
         models = self._models() if choice.model else ()
         table = self._table() if choice.table else None
         uncertainty = self._uncertainty(loaded.uncertainty) if choice.uncertainty and loaded.uncertainty is not None else None
-        nodes = OutputNodes(volume, segmentation, models, table, uncertainty)
+        sentences = (loaded.acquired.sentence, *self._context.notes)
+        nodes = OutputNodes(volume, segmentation, models, table, uncertainty, loaded.report, sentences)
         for node in nodes.all:
             self._label(node)
             if node.IsA("vtkMRMLTransformableNode") and node is not table:

@@ -107,7 +107,7 @@ def loadResult(folder: Path) -> LoadedResult:
     if any(array.shape != shape or not np.allclose(found, matrix, atol=1e-3) for array, found in grids):
         raise InputError(f"The outputs of the job in '{folder}' do not lie on the same grid; run the job again.")
     arrays = {kind: None if entry is None else entry[0] for kind, entry in read.items()}
-    report = _report(result, folder)
+    report = readReport(folder)
     meshes = _meshes(result, folder, request, report)
     acquired = acquiredSlices(request.geometry, matrix, shape[::-1], request.parameters.get("axis", "auto"))
     return LoadedResult(
@@ -129,9 +129,13 @@ def _volume(result: JobResult, folder: Path, kind: str) -> Optional[Tuple[NDArra
     return None if path is None else volumes.readNrrd(path)
 
 
-def _report(result: JobResult, folder: Path) -> Mapping[str, Any]:
-    path = result.path(folder, "report", ".json")
-    document = {} if path is None else read_json(path, "The report of the job")
+def readReport(folder: Path) -> Mapping[str, Any]:
+    """The worker's ``report.json``, or an empty one where there is none.
+
+    :raises InputError: if it is damaged.
+    """
+    path = JobFolder(folder).output / "report.json"
+    document = read_json(path, "The report of the job") if path.is_file() else {}
     return document if isinstance(document, Mapping) else {}
 
 

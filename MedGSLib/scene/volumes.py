@@ -192,16 +192,30 @@ def roiCrop(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVol
     :raises InputError: if they do not overlap, or the block has fewer than two voxels along an axis.
     """
     half = np.array(roiNode.GetSize()) / 2.0
-    corners = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * half
-    box = geometry.transform_points(frames.toArray(roiNode.GetObjectToNodeMatrix()), corners)
-    local = transformPoints(frames.transformBetween(roiNode.GetParentTransformNode(), volumeNode.GetParentTransformNode()), box)
-    index = geometry.transform_points(np.asarray(np.linalg.inv(ijkToRas(volumeNode))), local)
-    size = np.array(volumeNode.GetImageData().GetDimensions())
-    start = np.clip(np.floor(index.min(axis=0) + 0.5 + 1e-6), 0, size).astype(int)
-    stop = np.clip(np.ceil(index.max(axis=0) + 0.5 - 1e-6), 0, size).astype(int)
-    if np.any(stop - start < 2):
+    box = geometry.transform_points(frames.toArray(roiNode.GetObjectToNodeMatrix()), boxCorners(-half, half))
+    crop = boxCrop(box, roiNode.GetParentTransformNode(), volumeNode)
+    if min(last - first for first, last in zip(crop.start, crop.stop)) < 2:
         raise InputError(f"The region '{roiNode.GetName()}' covers fewer than two voxels of '{volumeNode.GetName()}' along an axis.")
-    return Crop(_triple(start), _triple(stop))
+    return crop
+
+
+def boxCorners(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The eight corners (8, 3) of an axis-aligned box."""
+    return np.array([(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+
+
+def boxCrop(
+    corners: NDArray[np.float64], parent: Optional[slicer.vtkMRMLTransformNode], volumeNode: slicer.vtkMRMLVolumeNode, marginMm: float = 0.0
+) -> Crop:
+    """The smallest block of whole voxels that covers points (N, 3) given in the frame below ``parent``, clipped to the volume."""
+    local = transformPoints(frames.transformBetween(parent, volumeNode.GetParentTransformNode()), corners)
+    matrix = ijkToRas(volumeNode)
+    index = geometry.transform_points(np.asarray(np.linalg.inv(matrix)), local)
+    size = np.array(volumeNode.GetImageData().GetDimensions())
+    margin = marginMm / geometry.spacing(matrix)
+    start = np.clip(np.floor(index.min(axis=0) - margin + 0.5 + 1e-6), 0, size).astype(int)
+    stop = np.clip(np.ceil(index.max(axis=0) + margin + 0.5 - 1e-6), 0, size).astype(int)
+    return Crop(_triple(start), _triple(np.maximum(start, stop)))
 
 
 def _triple(values: NDArray) -> Tuple[int, int, int]:

@@ -18,7 +18,13 @@ from MedGSLib.volume import SliceStack
 SELF_CHECK = {"image": {"medgs": {"psnr_db": 31.5}, "linear": {"psnr_db": 29.0}}, "note": "text"}
 
 
-def finish(
+def finish(folder: JobFolder, balls: list[tuple[np.ndarray, float]], shape_ijk: tuple[int, int, int], **options: int) -> None:
+    """Write what a worker would, the manifest included; see :func:`write_outputs`."""
+    write_outputs(folder, balls, shape_ijk, **options)
+    write_manifest(folder)
+
+
+def write_outputs(
     folder: JobFolder,
     balls: list[tuple[np.ndarray, float]],
     shape_ijk: tuple[int, int, int],
@@ -27,7 +33,7 @@ def finish(
     volume: bool = True,
     uncertainty: bool = True,
 ) -> None:
-    """Write what a worker would: a dense volume with the k-th ball's signed distance, labels and meshes.
+    """Write the files of the output folder: a dense volume with the k-th ball's signed distance, labels and meshes.
 
     :param balls: (centre in the job's frame, radius mm) for each label.
     :param shape_ijk: size of the job's input.
@@ -49,7 +55,7 @@ def finish(
     ras = geometry.transform_points(stack.index_to_ras(step), np.stack([x, y, t], axis=-1))
     distances = [radius - np.linalg.norm(ras - center, axis=-1) for center, radius in balls]
     output = folder.output
-    output.mkdir()
+    output.mkdir(exist_ok=True)
     if volume:
         writers.write_volume(output / "volume.nrrd", 10 * distances[0], stack, step, dtype=np.int16)
     labels = np.zeros(distances[0].shape, np.uint8)
@@ -65,8 +71,9 @@ def finish(
     if uncertainty:
         writers.write_volume(output / "uncertainty.nrrd", np.abs(distances[0]), stack, step, dtype=np.float32)
     segments = {label.name: {"volume_cm3": 3.05, "max_diameter_mm": 18.0, "bounds_mm": [0, 1]} for label in request.inputs.labels}
-    (output / "report.json").write_text(json.dumps({"segments": segments, "self_check": SELF_CHECK}))
-    write_manifest(folder)
+    sizes = {"output_slices": len(t), "rows_columns": plane}
+    report = {"segments": segments, "self_check": SELF_CHECK, "geometry": sizes, "preset": "fast", "backend": "The CPU rasterizer is used."}
+    (output / "report.json").write_text(json.dumps(report))
 
 
 def write_manifest(folder: JobFolder) -> None:

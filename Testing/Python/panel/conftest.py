@@ -1,0 +1,230 @@
+"""The panel in a stand-in of the application: real MRML, real widgets off-screen, strict names, no Slicer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import types
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Iterator
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+slicer = pytest.importorskip("slicer", reason="the slicer-core wheel (real MRML) is not installed")
+QtWidgets = pytest.importorskip("PySide6.QtWidgets")
+vtk = pytest.importorskip("vtk")
+import slicer.util  # noqa: E402
+from PySide6 import QtCore, QtGui  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pythonqt  # noqa: E402
+import wrapper  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
+MODULE_FILE = ROOT / "MedGS" / "MedGS.py"
+
+
+class Settings:
+    """``qt.QSettings`` in memory."""
+
+    values: dict[str, Any] = {}
+
+    def value(self, key: str) -> Any:
+        return self.values[key]
+
+    def contains(self, key: str) -> bool:
+        return key in self.values
+
+    def setValue(self, key: str, value: Any) -> None:
+        self.values[key] = value
+
+
+class App:
+    """``slicer.app``: only names that the real one has (see ``pythonqt_names.json``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.slicerUserSettingsFilePath = str(folder / "Slicer.ini")
+        self.applicationVersion, self.platform = "5.12.3", "stand-in"
+        self.connections: dict[str, list[Any]] = {}
+        self.selection = slicer.vtkMRMLSelectionNode()
+        self.clip = SimpleNamespace(text="")
+
+    def connect(self, signal: str, slot: Any) -> None:
+        self.connections.setdefault(signal, []).append(slot)
+
+    def disconnect(self, signal: str, slot: Any) -> None:
+        self.connections[signal].remove(slot)
+
+    def emit(self, signal: str) -> None:
+        for slot in list(self.connections.get(signal, ())):
+            slot()
+
+    def testingEnabled(self) -> bool:
+        return True
+
+    def applicationLogic(self) -> Any:
+        return SimpleNamespace(GetSelectionNode=lambda: self.selection)
+
+    def clipboard(self) -> Any:
+        return SimpleNamespace(setText=lambda text: setattr(self.clip, "text", text))
+
+
+@pytest.fixture(scope="session")
+def application() -> Any:
+    """The Qt application."""
+    return QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+
+
+@pytest.fixture
+def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """Everything that ``MedGS.py`` finds in Slicer, with an empty scene."""
+    scene = slicer.vtkMRMLScene()
+    logic, sequences = slicer.vtkSlicerSegmentationsModuleLogic(), slicer.vtkSlicerSequencesLogic()
+    logic.SetMRMLScene(scene)
+    sequences.SetMRMLScene(scene)
+    app = App(tmp_path)
+    dialogs: list[str] = []
+
+    @contextmanager
+    def try_with_error_display(message: str = "", show: bool = True, waitCursor: bool = False) -> Iterator[None]:
+        yield
+
+    def confirm(text: str, *_rest: Any) -> bool:
+        dialogs.append(text)
+        return False
+
+    monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
+    monkeypatch.setattr(slicer, "app", app, raising=False)
+    monkeypatch.setattr(slicer, "modules", SimpleNamespace(), raising=False)
+    for name, value in {
+        "loadUI": pythonqt.load_ui,
+        "childWidgetVariables": pythonqt.child_variables,
+        "tryWithErrorDisplay": try_with_error_display,
+        "confirmOkCancelDisplay": confirm,
+        "startupEnvironment": lambda: dict(os.environ),
+        "setSliceViewerLayers": lambda **_options: None,
+    }.items():
+        monkeypatch.setattr(slicer.util, name, value)
+    Settings.values = {}
+    for name, module in _modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in [name for name in sys.modules if name.startswith("MedGSLib.panel")]:
+        monkeypatch.delitem(sys.modules, name)
+    yield SimpleNamespace(scene=scene, app=app, dialogs=dialogs, folder=tmp_path)
+    scene.Clear(True)
+
+
+def _modules() -> dict[str, types.ModuleType]:
+    qt = types.ModuleType("qt")
+    qt.QTimer = lambda: pythonqt.Strict(QtCore.QTimer())
+    qt.QPixmap = lambda path: pythonqt.Strict(QtGui.QPixmap(path), "qt.QPixmap")
+    qt.QSettings = Settings
+    qt.QAction = lambda text, _parent: pythonqt.Strict(QtGui.QAction(text))
+    qt.QUrl = SimpleNamespace(fromLocalFile=lambda path: path)
+    qt.opened = []
+    qt.QDesktopServices = SimpleNamespace(openUrl=qt.opened.append)
+    i18n = types.ModuleType("slicer.i18n")
+    i18n.tr = lambda text: text
+    i18n.translate = lambda _context, text: text
+    plugin = types.ModuleType("AbstractScriptedSubjectHierarchyPlugin")
+    plugin.AbstractScriptedSubjectHierarchyPlugin = type(
+        "AbstractScriptedSubjectHierarchyPlugin", (), {"__init__": lambda self, scripted: setattr(self, "scriptedPlugin", scripted)}
+    )
+    sample = types.ModuleType("SampleData")
+    sample.SampleDataLogic = SampleDataLogic
+    SampleDataLogic.sources = {}
+    return {
+        "qt": qt,
+        "slicer.i18n": i18n,
+        "slicer.parameterNodeWrapper": wrapper,
+        "slicer.ScriptedLoadableModule": _scripted_loadable_module(),
+        "AbstractScriptedSubjectHierarchyPlugin": plugin,
+        "SampleData": sample,
+    }
+
+
+class SampleDataLogic:
+    """``SampleData.SampleDataLogic``: what is registered."""
+
+    sources: dict[str, list[Any]] = {}
+
+    @classmethod
+    def sampleDataSourcesByCategory(cls, category: str) -> list[Any]:
+        return cls.sources.get(category, [])
+
+    @classmethod
+    def registerCustomSampleDataSource(cls, category: str, **fields: Any) -> None:
+        assert len(fields["uris"]) == len(fields["fileNames"]) == len(fields["nodeNames"])
+        cls.sources.setdefault(category, []).append(SimpleNamespace(**fields))
+
+
+def _scripted_loadable_module() -> types.ModuleType:
+    module = types.ModuleType("slicer.ScriptedLoadableModule")
+
+    class ScriptedLoadableModule:
+        def __init__(self, parent: Any) -> None:
+            self.parent = parent
+
+    class ScriptedLoadableModuleWidget:
+        def __init__(self, parent: Any = None) -> None:
+            self.parent = SimpleNamespace(isEntered=True)
+            self.frame = QtWidgets.QWidget()
+            self._layout = QtWidgets.QVBoxLayout(self.frame)
+            self.layout = SimpleNamespace(addWidget=lambda widget: self._layout.addWidget(widget._object))
+
+        def setup(self) -> None:
+            """Nothing."""
+
+        def resourcePath(self, name: str) -> str:
+            return str(MODULE_FILE.parent / "Resources" / name)
+
+    class ScriptedLoadableModuleLogic:
+        def getParameterNode(self) -> Any:
+            node = slicer.mrmlScene.GetSingletonNode("MedGS", "vtkMRMLScriptedModuleNode")
+            if node is None:
+                node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+                node.UnRegister(None)
+                node.SetSingletonTag("MedGS")
+                node.SetName("MedGS")
+                node.SetModuleName("MedGS")
+                node = slicer.mrmlScene.AddNode(node)
+            return node
+
+    class ScriptedLoadableModuleTest:
+        def delayDisplay(self, _message: str) -> None:
+            """Nothing to wait for."""
+
+        def assertEqual(self, first: Any, second: Any) -> None:
+            assert first == second
+
+        def assertAlmostEqual(self, first: float, second: float, places: int = 7) -> None:
+            assert round(first - second, places) == 0
+
+    for name, value in list(locals().items()):
+        if name.startswith("Scripted"):
+            setattr(module, name, value)
+    return module
+
+
+@pytest.fixture
+def module(slicer_stand_in: SimpleNamespace) -> types.ModuleType:
+    """``MedGS.py``, freshly imported."""
+    spec = importlib.util.spec_from_file_location("MedGS", MODULE_FILE)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture
+def widget(module: types.ModuleType) -> Iterator[Any]:
+    """The panel, set up and shown off-screen."""
+    panel = module.MedGSWidget()
+    panel.setup()
+    panel.frame.resize(520, 900)
+    panel.frame.show()
+    yield panel
+    panel.cleanup()

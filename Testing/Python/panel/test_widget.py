@@ -1,0 +1,384 @@
+"""The panel under the stand-in: state, validity, runs, cancel, failure, scene close, saving."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer")
+pytest.importorskip("PySide6")
+pytest.importorskip("SimpleITK")
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scene"))
+STUB = Path(__file__).with_name("stub_worker.py")
+SHAPE = (30, 26, 8)
+MATRIX = np.diag([-1.0, -1.0, 4.0, 1.0])
+
+
+@pytest.fixture(scope="session")
+def stub_output(tmp_path_factory) -> str:
+    """The output folder of a finished job: a ball in the middle of the case's volume."""
+    from finished import write_outputs
+
+    from MedGSLib import geometry
+    from MedGSLib.job.folder import JobFolder
+    from MedGSLib.job.request import JobGeometry, JobInputs, JobRequest
+    from MedGSLib.volume import Label
+
+    inputs = JobInputs("image.nrrd", "mask.nrrd", (Label(1, "aorta"),))
+    folder = JobFolder.create(tmp_path_factory.mktemp("stub"), JobRequest(inputs, JobGeometry.from_matrix(MATRIX)))
+    for name in ("image.nrrd", "mask.nrrd"):
+        (folder.path / name).touch()
+    write_outputs(folder, [(geometry.transform_points(MATRIX, (np.array(SHAPE) - 1) / 2.0), 8.0)], SHAPE)
+    return str(folder.output)
+
+
+def stub_command(way: str, output: str) -> Any:
+    """A worker command that runs the stub."""
+    environment = {**os.environ, "MEDGS_STUB": way, "MEDGS_STUB_OUTPUT": output, "OMP_NUM_THREADS": "1"}
+    return SimpleNamespace(argv=lambda *arguments: [sys.executable, str(STUB), *arguments], environ=lambda: environment)
+
+
+def run(widget: Any, until: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Tick the panel's timer by hand."""
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, widget.ui.logTextEdit.plainText
+        widget.onTimer()
+        time.sleep(0.02)
+    widget.onTimer()
+
+
+@pytest.fixture
+def case(slicer_stand_in) -> SimpleNamespace:
+    """A volume with a segmentation of two segments in the scene, under a rotated parent."""
+    from MedGSLib.scene import segments, volumes
+
+    scene = slicer_stand_in.scene
+    parent = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Registration")
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CTA")
+    volumes.setVoxels(volume, np.zeros(SHAPE[::-1], np.int16), MATRIX)
+    volume.CreateDefaultDisplayNodes()
+    volume.SetAndObserveTransformNodeID(parent.GetID())
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetAndObserveTransformNodeID(parent.GetID())
+    mask = np.zeros(SHAPE[::-1], np.uint8)
+    mask[2:6, 8:18, 8:22] = 1
+    for name in ("aorta", "kidney"):
+        segments.addSegment(segmentation.GetSegmentation(), segments.SegmentProperties(name, (1.0, 0.0, 0.0)), mask, MATRIX)
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    return SimpleNamespace(scene=scene, volume=volume, segmentation=segmentation, ids=segments.segmentIds(segmentation))
+
+
+@pytest.fixture
+def ready(case, widget, use) -> Any:
+    """The panel with the case's first segment chosen and the stub as worker."""
+    widget.initializeParameterNode()
+    widget.ui.segmentSelector.setSelectedSegmentIDs([case.ids[0]])
+    widget.ui.fastRadioButton.checked = True
+    use("quick")
+    return widget
+
+
+@pytest.fixture
+def use(widget, monkeypatch, stub_output) -> Callable[[str], None]:
+    """``use(way)`` lets the panel start the stub in one of its ways."""
+
+    def choose(way: str) -> None:
+        monkeypatch.setattr(type(widget.environment), "complaint", "")
+        monkeypatch.setattr(widget.environment, "command", lambda: stub_command(way, stub_output))
+        widget.updateState()
+
+    return choose
+
+
+def test_setup_opens_no_dialog_and_starts_nothing(widget, slicer_stand_in):
+    assert slicer_stand_in.dialogs == []
+    assert not widget.timer.isActive()
+    assert widget.ui.reconstructButton.text == "Reconstruct"
+    assert widget.ui.reconstructButton.enabled is False
+    assert "Choose an input volume." in widget.ui.reconstructButton.toolTip
+    assert "at least one segment" in widget.ui.reconstructButton.toolTip
+
+
+def test_first_volume_and_segmentation_are_preselected(ready, case):
+    node = ready._parameterNode
+    assert node.inputVolume is case.volume and node.segmentation is case.segmentation
+    assert ready.ui.inputVolumeSelector.currentNode() is case.volume
+    assert ready.ui.reconstructButton.enabled is True
+    assert "million output voxels" in ready.ui.estimateLabel.text
+
+
+def test_choices_reach_the_request(ready, case):
+    from MedGSLib.panel import parameters
+
+    ui, node = ready.ui, ready._parameterNode
+    ui.highRadioButton.checked = True
+    ui.modeComboBox.setCurrentText("Segments only")
+    ui.resolutionComboBox.setCurrentText("Slices per gap")
+    ui.scaleSpinBox.setValue(5)
+    ui.seedSpinBox.setValue(7)
+    ui.degreeSpinBox.setValue(3)
+    ui.annotatedComboBox.setCurrentText("Every N-th slice")
+    assert "write a number such as 3" in ui.reconstructButton.toolTip and not ui.reconstructButton.enabled
+    ui.annotatedLineEdit.setText("2")
+    assert parameters.jobParameters(node) == {
+        "preset": "high",
+        "mode": "mask",
+        "axis": "auto",
+        "annotated": "every:2",
+        "device": "auto",
+        "seed": 7,
+        "crop": True,
+        "margin": 10.0,
+        "scale": 5,
+        "overrides": {"degree": 3},
+    }
+    assert parameters.chosenSegmentIds(node) == (case.ids[0],)
+    assert ui.scaleSpinBox.visible and not ui.spacingSpinBox.visible
+
+
+def test_choosing_another_segmentation_forgets_the_segments(ready, case):
+    other = case.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Other")
+    ready.ui.segmentSelector.setCurrentNode(other)
+    assert ready._parameterNode.segmentation is other and ready._parameterNode.segmentIds == ""
+    assert "at least one segment" in ready.ui.reconstructButton.toolTip
+
+
+def test_run_imports_the_result_and_sums_it_up(ready, case, slicer_stand_in):
+    ready.onReconstruct()
+    assert ready.ui.reconstructButton.text == "Cancel" and ready.ui.progressBar.visible
+    run(ready, lambda: not ready.logic.session.isBusy)
+    names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
+    assert names == ["CTA_aorta_MedGS"]
+    volume = case.scene.GetNodesByClassByName("vtkMRMLScalarVolumeNode", "CTA_aorta_MedGS").GetItemAsObject(0)
+    assert volume.GetParentTransformNode() is case.volume.GetParentTransformNode()
+    assert ready.ui.reconstructButton.text == "Reconstruct" and not ready.timer.isActive()
+    text = ready.ui.summaryLabel.text
+    assert "aorta: volume 3.05 cm3, largest diameter 18.0 mm" in text
+    assert "image 31.5 dB, linear interpolation 29.0 dB" in text and "interpolated" in text
+    assert ready.ui.show3DButton.segmentationNode().GetName() == "CTA_aorta_MedGS"
+    assert "stub at work" in ready.ui.logTextEdit.plainText
+    assert slicer_stand_in.dialogs == []
+    assert Path(ready._parameterNode.jobFolder).is_dir()
+    assert ready.ui.jobsComboBox.count == 1 and "finished" in ready.ui.jobsComboBox.currentText
+
+
+def test_the_next_estimate_is_measured(ready):
+    assert "rough guess" in ready.ui.estimateLabel.text
+    ready.onReconstruct()
+    job = ready.logic.session.current
+    run(ready, lambda: not ready.logic.session.isBusy)
+    job._started_at -= 100.0
+    ready.logic.learn(job)
+    ready.updateState()
+    assert "measured on this computer" in ready.ui.estimateLabel.text
+
+
+def test_cancel_leaves_no_process_and_no_node(ready, case, use):
+    use("slow")
+    nodes = case.scene.GetNumberOfNodes()
+    ready.onReconstruct()
+    job = ready.logic.session.current
+    run(ready, lambda: job.last_event is not None and job.last_event.step > 0)
+    assert "Fitting the Gaussians" in ready.ui.statusLabel.text and ready.ui.progressBar.maximum == 100
+    started = time.monotonic()
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    assert time.monotonic() - started < 2.5
+    assert not job.folder.process().is_alive()
+    assert case.scene.GetNumberOfNodes() == nodes
+    assert "Cancelled on request" in ready.ui.logTextEdit.plainText
+    assert ready.ui.resumeJobButton.enabled and not ready.ui.importJobButton.enabled
+
+
+def test_reconstruct_goes_on_with_the_same_stopped_job(ready, case, use):
+    use("slow")
+    ready.onReconstruct()
+    job = ready.logic.session.current
+    run(ready, lambda: job.last_event is not None)
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    (job.folder.output / "checkpoint").mkdir(parents=True)
+    use("quick")
+    ready.ui.seedSpinBox.setValue(5)
+    ready.onReconstruct()
+    assert ready.logic.session.current.folder != job.folder
+    run(ready, lambda: not ready.logic.session.isBusy)
+    ready.ui.seedSpinBox.setValue(0)
+    ready.onReconstruct()
+    assert ready.logic.session.current.folder == job.folder
+    run(ready, lambda: not ready.logic.session.isBusy)
+    assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 2
+    assert len(list(job.folder.path.parent.glob("job-*"))) == 2
+
+
+def test_failure_is_one_sentence_and_a_next_step(ready, case, use):
+    use("fail")
+    nodes = case.scene.GetNumberOfNodes()
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    assert "The stub ran out of memory." in ready.ui.statusLabel.text
+    assert "Traceback" not in ready.ui.statusLabel.text
+    assert case.scene.GetNumberOfNodes() == nodes
+
+
+def test_closing_the_scene_keeps_the_job_for_a_later_import(ready, case, use):
+    use("slow")
+    ready.onReconstruct()
+    job = ready.logic.session.current
+    run(ready, lambda: job.last_event is not None)
+    case.scene.Clear(False)
+    assert ready.logic.session.isBusy and "scene was closed" in ready.ui.logTextEdit.plainText
+    ready.logic.session.cancel()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    use("quick")
+    ready.jobs.refresh()
+    ready.resumeFolder(job.folder)
+    run(ready, lambda: not ready.logic.session.isBusy)
+    assert "import it from Advanced" in ready.ui.statusLabel.text
+    assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 0
+    assert ready.ui.importJobButton.enabled
+    ready.ui.importJobButton.click()
+    assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 1
+
+
+def test_second_job_waits_for_the_first(ready, case, use):
+    use("slow")
+    ready.onReconstruct()
+    first = ready.logic.session.current
+    run(ready, lambda: first.last_event is not None)
+    use("quick")
+    assert ready.ui.queueButton.visible and ready.ui.queueButton.enabled
+    ready.onQueue()
+    assert ready.logic.session.waiting == 1
+    ready.logic.session.cancel()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 1
+
+
+def test_state_is_saved_with_the_scene(ready, case, tmp_path):
+    ready.ui.seedSpinBox.setValue(11)
+    ready.ui.paperRadioButton.checked = True
+    case.scene.SetRootDirectory(str(tmp_path))
+    case.scene.SetURL(str(tmp_path / "scene.mrml"))
+    for node in slicer.util.getNodesByClass("vtkMRMLStorableNode"):
+        node.SetSaveWithScene(not node.IsA("vtkMRMLVolumeNode") or node.AddDefaultStorageNode())
+        if node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLSegmentationNode"):
+            node.AddDefaultStorageNode()
+            storage = node.GetStorageNode()
+            storage.SetFileName(str(tmp_path / f"{node.GetID()}.{storage.GetDefaultWriteFileExtension()}"))
+            storage.WriteData(node)
+            node.SetSaveWithScene(True)
+    assert case.scene.Commit()
+    ready.exit()
+    case.scene.Clear(False)
+    case.scene.Connect()
+    ready.enter()
+    node = ready._parameterNode
+    assert (node.seed, node.preset) == (11, "paper")
+    assert node.inputVolume.GetName() == "CTA" and node.segmentation.GetName() == "Segmentation"
+    assert ready.ui.seedSpinBox.value == 11 and ready.ui.paperRadioButton.checked
+    assert tuple(ready.ui.segmentSelector.selectedSegmentIDs()) == (case.ids[0],)
+
+
+def test_leaving_the_module_does_not_stop_the_job(ready, case):
+    ready.onReconstruct()
+    ready.exit()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 1
+    ready.enter()
+    assert ready.ui.reconstructButton.enabled
+
+
+def test_quitting_ends_the_worker_and_keeps_its_folder(ready, use, slicer_stand_in):
+    use("slow")
+    ready.onReconstruct()
+    job = ready.logic.session.current
+    run(ready, lambda: job.last_event is not None)
+    slicer_stand_in.app.emit("aboutToQuit()")
+    assert not job.folder.process().is_alive() and job.folder.path.is_dir()
+
+
+@pytest.fixture
+def small_sample(module, monkeypatch) -> None:
+    """The sample aneurysm on a coarse grid, since only its way into the scene is tested."""
+    points = tuple(replace(point, size=(28, 28, 12), gapMm=10.0) for point in module.sampledata.TIME_POINTS)
+    monkeypatch.setattr(module.sampledata, "TIME_POINTS", points)
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_sample_data_is_registered_and_made_once(module, ready, case):
+    parent = SimpleNamespace(path=str(Path(module.__file__)))
+    loaded = module.MedGS(parent)
+    assert parent.title == "MedGS" and "not for clinical diagnosis" in parent.helpText
+    slicer.qSlicerSubjectHierarchyScriptedPlugin = lambda _parent: SimpleNamespace(setPythonSource=lambda path: Path(path).stat())
+    loaded.onStartupCompleted()
+    loaded.onStartupCompleted()
+    import SampleData
+
+    sources = SampleData.SampleDataLogic.sources["MedGS"]
+    assert [source.sampleName for source in sources] == ["MedGSAneurysm2024", "MedGSAneurysm2025"]
+    assert Path(sources[0].thumbnailFileName).is_file()
+    ready.onSampleData()
+    ready.onSampleData()
+    assert case.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 3
+    assert ready._parameterNode.inputVolume.GetName() == "MedGSAneurysm2024"
+    assert ready.ui.reconstructButton.enabled
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_reload_and_test(module):
+    module.MedGSTest().runTest()
+
+
+def test_right_click_chooses_the_segment_and_its_volume(ready, case):
+    from MedGSLib.panel import MedGSSubjectHierarchyPlugin as plugin
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(case.scene)
+    item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), case.segmentation)
+    segment = hierarchy.CreateHierarchyItem(item, "kidney", "Segments")
+    hierarchy.SetItemAttribute(segment, slicer.vtkMRMLSegmentationNode.GetSegmentIDAttributeName(), case.ids[1])
+    assert plugin.segmentationOfItem(item) == (case.segmentation, "")
+    assert plugin.segmentationOfItem(segment) == (case.segmentation, case.ids[1])
+    assert plugin.segmentationOfItem(hierarchy.CreateItem(hierarchy.GetSceneItemID(), case.volume)) == (None, "")
+    ready.chooseSegment(*plugin.segmentationOfItem(segment))
+    assert ready._parameterNode.segmentIds == case.ids[1]
+    assert tuple(ready.ui.segmentSelector.selectedSegmentIDs()) == (case.ids[1],)
+    instance = plugin.MedGSSubjectHierarchyPlugin(SimpleNamespace())
+    instance.showContextMenuActionsForItem(segment)
+    assert instance.reconstructAction.visible and instance.itemContextMenuActions() == [instance.reconstructAction]
+
+
+def test_report_for_the_clipboard(ready, slicer_stand_in):
+    ready.progress.log("a line of the log")
+    ready.progress.copyReport()
+    assert slicer_stand_in.app.clip.text.startswith("Slicer 5.12.3") and "a line of the log" in slicer_stand_in.app.clip.text
+
+
+def test_missing_environment_is_said_in_the_tooltip(widget, case, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    widget.initializeParameterNode()
+    assert "press Install" in widget.ui.reconstructButton.toolTip
+    widget.ui.workerPythonPathLineEdit.currentPath = "/nowhere/python"
+    assert "There is no Python at /nowhere/python" in widget.ui.reconstructButton.toolTip
+    widget.ui.workerPythonPathLineEdit.currentPath = sys.executable
+    assert widget.ui.reconstructButton.enabled
+
+
+def test_installing_asks_first(widget, slicer_stand_in, monkeypatch, tmp_path):
+    from MedGSLib.panel import environmentbox
+
+    monkeypatch.setattr(environmentbox, "slicerPython", lambda: Path(sys.executable))
+    widget.ui.installEnvironmentButton.click()
+    assert len(slicer_stand_in.dialogs) == 1 and "GB" in slicer_stand_in.dialogs[0]
+    assert not (tmp_path / "MedGS" / "environment").exists()
