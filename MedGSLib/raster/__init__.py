@@ -15,11 +15,12 @@ from MedGSLib.raster.interface import Rasterizer
 __all__ = ["Rasterizer", "choose_rasterizer", "gsplat_status", "render_slices"]
 
 
-def choose_rasterizer(device: str = "auto", threads: int | None = None) -> tuple[Rasterizer, str]:
+def choose_rasterizer(device: str = "auto", threads: int | None = None, blending: str | None = None) -> tuple[Rasterizer, str]:
     """The backend to use and why, in one sentence.
 
     :param device: "auto", "cuda" or "cpu".
     :param threads: threads of the CPU kernels; None for all that the process may use.
+    :param blending: blending that the backend has to do, for Gaussians that exist already; None for any.
     :raises BackendError: when "cuda" is asked for and cannot be had, or the device is unknown.
     """
     if device not in ("auto", "cuda", "cpu"):
@@ -27,7 +28,7 @@ def choose_rasterizer(device: str = "auto", threads: int | None = None) -> tuple
     if device == "cpu":
         return _cpu_rasterizer(threads, "it was asked for")
     try:
-        rasterizer = GsplatRasterizer()
+        rasterizer = GsplatRasterizer(blending=blending)
     except BackendError as error:
         if device == "cuda":
             raise BackendError(f"The GPU cannot be used: {error}") from error

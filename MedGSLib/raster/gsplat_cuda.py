@@ -42,13 +42,16 @@ class GsplatRasterizer:
     """Renders on an NVIDIA GPU.
 
     :param kernels: the gsplat package, or functions that stand in for it; None loads gsplat, which compiles its kernels on first use.
-    :raises BackendError: when gsplat's kernels cannot be loaded.
+    :param blending: a blending that will be asked for, if one is known.
+    :raises BackendError: when gsplat's kernels cannot be loaded, or do not do the blending.
     """
 
     name = "gsplat_cuda"
     blendings = frozenset({"alpha", "alpha_normalized"})
 
-    def __init__(self, kernels: TileKernels | None = None, device: str = "cuda") -> None:
+    def __init__(self, kernels: TileKernels | None = None, device: str = "cuda", blending: str | None = None) -> None:
+        if blending is not None:
+            self._check_blending(blending)
         self.device = device
         self._kernels = kernels or load_kernels()
 
@@ -57,8 +60,7 @@ class GsplatRasterizer:
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`MedGSLib.raster.interface.Rasterizer.rasterize`."""
         check_request(sliced, height, width, blending)
-        if blending not in self.blendings:
-            raise BackendError("The GPU rasterizer composites front to back; choose the blending alpha_normalized, or the CPU.")
+        self._check_blending(blending)
         if sliced.center.device.type != torch.device(self.device).type:
             raise BackendError(f"The GPU rasterizer cannot render Gaussians that are on the device {sliced.center.device}.")
         center, conic, weight, values = (
@@ -83,6 +85,10 @@ class GsplatRasterizer:
         )
         alpha = alpha[..., 0]
         return blended(composite, alpha, blending=blending, epsilon=epsilon, background=background), alpha
+
+    def _check_blending(self, blending: str) -> None:
+        if blending not in self.blendings:
+            raise BackendError(f"The GPU rasterizer composites front to back and cannot do the blending {blending!r}; the CPU can.")
 
 
 def tile_grid(height: int, width: int) -> tuple[int, int]:

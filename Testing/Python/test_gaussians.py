@@ -72,7 +72,7 @@ def test_drift_polynomial(degree):
         d = model.position[i].item() - T[s].item()
         for axis in range(2):
             expected = model.center[i, axis].item() + sum(model.drift[i, k - 1, axis].item() * d**k for k in range(1, degree + 1))
-            assert float(sliced.center[pair, axis]) == pytest.approx(expected, abs=1e-9)
+            assert sliced.center[pair, axis].item() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("fold", ["amplitude", "shrink"])
@@ -85,7 +85,7 @@ def test_weight_conic_and_values(fold, blending):
         delta = math.exp(-0.5 * d * d / math.exp(2 * model.log_spread[i].item()))
         logit = model.log_weight[i].item()
         weight = math.exp(logit) if blending == "normalized" else 1 / (1 + math.exp(-logit))
-        assert float(sliced.weight[pair]) == pytest.approx(weight * (delta if fold == "amplitude" else 1.0), rel=1e-9)
+        assert sliced.weight[pair].item() == pytest.approx(weight * (delta if fold == "amplitude" else 1.0), rel=1e-9)
         turn = torch.tensor([[math.cos(model.angle[i]), -math.sin(model.angle[i])], [math.sin(model.angle[i]), math.cos(model.angle[i])]])
         scales = torch.exp(model.log_scale[i].detach()) * (delta if fold == "shrink" else 1.0)
         inverse = torch.linalg.inv(turn.double() @ torch.diag(scales**2) @ turn.double().T)
@@ -124,7 +124,7 @@ def test_degree_one_with_the_amplitude_fold_is_a_slice_of_a_3d_gaussian():
             dx, dy = (point - sliced.center[0]).unbind()
             a, b, c = sliced.conic[0]
             found = sliced.weight[0] * torch.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
-            assert float(found) == pytest.approx(float(expected), rel=1e-9)
+            assert found.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 @pytest.mark.parametrize(

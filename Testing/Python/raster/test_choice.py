@@ -48,3 +48,11 @@ def test_the_reference_steps_in_without_numba(monkeypatch):
     rasterizer, reason = choose_rasterizer("cpu")
     assert isinstance(rasterizer, ReferenceRasterizer)
     assert "numba is not installed" in reason
+
+
+def test_existing_gaussians_are_rendered_where_their_blending_can_be_done():
+    rasterizer, reason = choose_rasterizer("auto", threads=1, blending="normalized")
+    assert rasterizer.name == "cpu"
+    assert "cannot do the blending 'normalized'" in reason
+    with pytest.raises(BackendError, match="cannot do the blending 'normalized'; the CPU can"):
+        choose_rasterizer("cuda", blending="normalized")

@@ -154,7 +154,7 @@ def test_depths_keep_the_order_and_tiles_cover_the_image():
 
 def test_normalised_blending_is_refused(scene):
     pairs = scene([3], 5, 5, 1).sliced
-    with pytest.raises(BackendError, match="alpha_normalized"):
+    with pytest.raises(BackendError, match="cannot do the blending 'normalized'; the CPU can"):
         emulated().rasterize(pairs, 5, 5, blending="normalized", epsilon=1e-3, background=0.0)
 
 
