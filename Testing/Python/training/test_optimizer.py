@@ -19,8 +19,6 @@ def pull(optimizer: GaussianOptimizer, steps: int = 3) -> None:
         optimizer.step(sum((p**2).sum() + 0.3 * p.sum() for p in optimizer.gaussians.parameters()))
 
 
-
-
 def test_only_trainable_parameters_move(start, config):
     gaussians = start()
     before = {name: value.clone() for name, value in gaussians.state_dict().items()}
