@@ -86,7 +86,12 @@ def test_weight_conic_and_values(fold, blending):
         logit = model.log_weight[i].item()
         weight = math.exp(logit) if blending == "normalized" else 1 / (1 + math.exp(-logit))
         assert sliced.weight[pair].item() == pytest.approx(weight * (delta if fold == "amplitude" else 1.0), rel=1e-9)
-        turn = torch.tensor([[math.cos(model.angle[i]), -math.sin(model.angle[i])], [math.sin(model.angle[i]), math.cos(model.angle[i])]])
+        turn = torch.tensor(
+            [
+                [math.cos(model.angle[i].item()), -math.sin(model.angle[i].item())],
+                [math.sin(model.angle[i].item()), math.cos(model.angle[i].item())],
+            ]
+        )
         scales = torch.exp(model.log_scale[i].detach()) * (delta if fold == "shrink" else 1.0)
         inverse = torch.linalg.inv(turn.double() @ torch.diag(scales**2) @ turn.double().T)
         expected = torch.stack((inverse[0, 0], inverse[0, 1], inverse[1, 1]))
