@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
 from MedGSLib.prior.flow import SMALLEST_SIDE, flow_interpolate
-from MedGSLib.prior.image_apply import DensePrediction, predict
+from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, predict
 from MedGSLib.prior.image_blend import blend_with_flow, leave_one_out
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod
-from MedGSLib.prior.image_training import TrainedPrior, new_network, row_planes, train
-from MedGSLib.prior.network import Precision
+from MedGSLib.prior.image_training import TrainedPrior, new_network, row_planes, train, trainable
+from MedGSLib.prior.network import Precision, RowNetwork
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.thick import ProfileOperator, back_project
 from MedGSLib.progress import Reporter
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 Slices = NDArray[np.float32]
 BACK_PROJECTIONS = 10
+LARGEST_TRAINING_SET = 80 * 2**20
+"""Voxels of the slices and their neighbours to train on at most; of longer stacks, evenly spaced slices are taken."""
 IRREGULAR_GAP = 1.5
 """A gap larger than this many median gaps is reported: the network was trained for the median."""
 
@@ -103,17 +105,48 @@ def train_prior(
     :raises InputError: if the slices are too small to learn from, or ``state`` belongs to another network.
     """
     precision = Precision(torch.device(device), config.bf16)
-    network = new_network(factor, config, profile, precision)
+    network = new_network(factor, config, profile, precision, config.context)
     if state is not None:
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
             raise InputError("The stored prior belongs to other settings; start again without resuming.") from error
         return TrainedPrior(network.eval(), precision, float("nan"))
-    planes = row_planes(slices, factor, gap_over_pixel, profile, precision.device)
+    stacks = (slices[:, None], slices[:, None])
+    if config.context:
+        draft_config = replace(config, iterations=config.draft_iterations)
+        draft = _trained(
+            stacks, new_network(factor, config, profile, precision), gap_over_pixel, draft_config, profile, precision, reporter
+        )
+        network.start_from(draft.network)
+        stacks = _among_neighbours(draft, slices, gap_over_pixel, config.context)
+    return _trained(stacks, network, gap_over_pixel, config, profile, precision, reporter)
+
+
+def _trained(
+    stacks: tuple[Slices, Slices],
+    network: RowNetwork,
+    gap_over_pixel: tuple[float, float],
+    config: PriorConfig,
+    profile: SliceProfile,
+    precision: Precision,
+    reporter: Reporter,
+) -> TrainedPrior:
+    planes = row_planes(stacks, network.factor, gap_over_pixel, profile, precision.device)
     if not planes:
         raise InputError("The slices are too small in-plane to learn from them what lies in between.")
     return train(planes, network, config, precision, reporter)
+
+
+def _among_neighbours(draft: TrainedPrior, slices: Slices, gap_over_pixel: tuple[float, float], context: int) -> tuple[Slices, Slices]:
+    """The acquired slices between planes predicted by the draft, as far apart as the pixels of the axis whose rows are removed."""
+    count = max(1, min(len(slices), LARGEST_TRAINING_SET // (slices[0].size * (2 * context + 1))))
+    chosen = np.unique(np.linspace(0, len(slices) - 1, count).round().astype(np.int64))
+    steps = np.arange(-context, context + 1)
+    stacks = [neighbouring_planes(draft, slices, axis + 1, chosen, steps / gap_over_pixel[axis]) for axis in (0, 1)]
+    for stack in stacks:
+        stack[:, context] = slices[chosen]
+    return stacks[0], stacks[1]
 
 
 def apply_prior(
@@ -206,7 +239,7 @@ def _feasible_method(
     if np.ptp(slices) == 0:
         return "linear", "all pixels have the same value"
     if config.method == "learned":
-        if row_planes(slices, factor, gap_over_pixel, profile, torch.device("cpu")):
+        if trainable(slices.shape, factor, gap_over_pixel, profile):
             return "learned", "as configured"
         reason = "the slices are too small in-plane to learn from"
     else:

@@ -1,7 +1,8 @@
-"""The trained row network applied along the stack, on both families of planes that contain the stack direction."""
+"""A trained row network applied along the stack, on both families of planes that contain the stack direction."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from MedGSLib.progress import Reporter
 CHUNK_BYTES = 192 * 2**20
 """Memory that the feature maps of one chunk of planes may take."""
 LIVE_FEATURE_MAPS = 3
+VIEWS = 4
+"""Row planes and column planes, each also upside down."""
 
 
 @dataclass(frozen=True)
@@ -38,49 +41,96 @@ def predict(trained: TrainedPrior, slices: NDArray[np.float32], reporter: Report
     """
     network = trained.network
     count, height, width = slices.shape
-    margin = (network.factor - 1) // 2 if network.averaged else 0
-    depth = (count - 1) * network.factor + 1 + 2 * margin
-    total = torch.zeros((depth, height, width))
+    margin = view_margin(trained)
+    total = torch.zeros(((count - 1) * network.factor + 1 + 2 * margin, height, width))
     squares = torch.zeros_like(total)
     source = torch.from_numpy(np.ascontiguousarray(slices))
     reporter.start("prior", height + width, "predicting the slices in between")
-    done = 0
-    for axis, length in ((1, height), (2, width)):
-        planes_at_once = _planes_at_once(network.head.in_channels, count, (height, width)[2 - axis], network.factor)
-        for start in range(0, length, planes_at_once):
-            here = slice(start, min(start + planes_at_once, length))
-            planes = source[:, here].transpose(0, 1) if axis == 1 else source[:, :, here].permute(2, 0, 1)
-            for upside_down in (False, True):
-                rows = _dense_rows(trained, planes.flip(1) if upside_down else planes, margin)
-                rows = rows.flip(1) if upside_down else rows
-                window = (slice(None), here) if axis == 1 else (slice(None), slice(None), here)
-                view = rows.transpose(0, 1) if axis == 1 else rows.permute(1, 2, 0)
-                total[window] += view
-                squares[window] += view * view
-            done += here.stop - here.start
-            reporter.step(done)
-    total /= 4
-    squares = squares.div_(4).addcmul_(total, total, value=-1).clamp_(min=0).sqrt_()
+    for axis, done in ((1, 0), (2, height)):
+        for here, rows in views(trained, source, axis):
+            window = total.narrow(axis, here.start, here.stop - here.start).movedim(axis, 0)
+            window += rows
+            squares.narrow(axis, here.start, here.stop - here.start).movedim(axis, 0).addcmul_(rows, rows)
+            reporter.step(done + here.stop)
+    total /= VIEWS
+    squares = squares.div_(VIEWS).addcmul_(total, total, value=-1).clamp_(min=0).sqrt_()
     if not network.averaged:
         squares[:: network.factor] = 0
     return DensePrediction(total.numpy(), squares.numpy(), margin)
 
 
-def _dense_rows(trained: TrainedPrior, planes: Tensor, margin: int) -> Tensor:
-    """Planes (B, S, X) to float32 (B, T, X) on the CPU."""
+@torch.no_grad()
+def neighbouring_planes(
+    trained: TrainedPrior, slices: NDArray[np.float32], axis: int, chosen: NDArray[np.int64], offsets: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """The planes beside chosen acquired slices along the stack, as predicted from one family of planes alone.
+
+    The rows of a slice along the other in-plane axis take no part in it, so they can be removed and learnt.
+
+    :param slices: (S, H, W).
+    :param axis: 1 for the planes of constant row, 2 for those of constant column.
+    :param chosen: (N,), slice numbers.
+    :param offsets: (C,), distances of the wanted planes in slice gaps, mirrored at the ends of the stack.
+    :return: float32 (N, C, H, W).
+    """
+    network = trained.network
+    last = (len(slices) - 1) * network.factor
+    places = np.abs((chosen[:, None] + offsets[None, :]) * network.factor)
+    places = np.clip(np.where(places > last, 2 * last - places, places), 0, last) + view_margin(trained)
+    lower = torch.from_numpy(np.minimum(places.astype(np.int64), last + 2 * view_margin(trained) - 1).ravel())
+    fraction = torch.from_numpy(places.ravel()).float().sub_(lower).view(1, -1, 1)
+    source = torch.from_numpy(np.ascontiguousarray(slices))
+    out = torch.zeros((len(chosen), len(offsets), *slices.shape[1:]))
+    for here, rows in views(trained, source, axis):
+        beside = torch.lerp(rows[:, lower], rows[:, lower + 1], fraction).unflatten(1, out.shape[:2])
+        window = out.narrow(axis + 1, here.start, here.stop - here.start).movedim(axis + 1, 0)
+        window += beside / 2
+    return out.numpy()
+
+
+def view_margin(trained: TrainedPrior) -> int:
+    """Sub-slices that a view reaches beyond the outermost slice centres."""
+    return (trained.network.factor - 1) // 2 if trained.network.averaged else 0
+
+
+def views(trained: TrainedPrior, source: Tensor, axis: int) -> Iterator[tuple[slice, Tensor]]:
+    """The dense planes of one family in chunks, first as they are and then predicted upside down.
+
+    :param source: (S, H, W).
+    :param axis: 1 for planes of constant row, 2 for planes of constant column.
+    :return: the range along ``axis`` and the planes there (B, T, X), X being the other in-plane axis.
+    """
+    planes = source.movedim(axis, 0)
+    count = len(planes)
+    context = trained.network.context
+    beside = torch.arange(-context, context + 1)
+    at_once = _planes_at_once(trained, planes)
+    for start in range(0, count, at_once):
+        here = slice(start, min(start + at_once, count))
+        chosen = (torch.arange(here.start, here.stop)[:, None] + beside).clamp_(0, count - 1)
+        inputs = planes[chosen]
+        for upside_down in (False, True):
+            rows = _dense_rows(trained, inputs.flip(2) if upside_down else inputs)
+            yield here, rows.flip(1) if upside_down else rows
+
+
+def _dense_rows(trained: TrainedPrior, planes: Tensor) -> Tensor:
+    """Planes (B, C, S, X) to float32 (B, T, X) of the middle plane on the CPU."""
     network, precision = trained.network, trained.precision
-    inputs = planes[:, None].to(precision.device).contiguous(memory_format=precision.layout)
+    inputs = planes.to(precision.device).contiguous(memory_format=precision.layout)
     with precision():
         predicted = network(inputs)
     rows = predicted.transpose(1, 2)
     if network.averaged:
+        margin = view_margin(trained)
         first = network.factor // 2 - margin
-        depth = (planes.shape[1] - 1) * network.factor + 1 + 2 * margin
+        depth = (planes.shape[2] - 1) * network.factor + 1 + 2 * margin
         return rows.flatten(1, 2)[:, first : first + depth].cpu()
-    before = inputs[:, 0, :-1, None]
-    return torch.cat((torch.cat((before, rows), 2).flatten(1, 2), inputs[:, 0, -1:]), 1).cpu()
+    acquired = inputs[:, network.context]
+    return torch.cat((torch.cat((acquired[:, :-1, None], rows), 2).flatten(1, 2), acquired[:, -1:]), 1).cpu()
 
 
-def _planes_at_once(channels: int, rows: int, columns: int, factor: int) -> int:
-    per_plane = rows * columns * max(channels, factor) * LIVE_FEATURE_MAPS * torch.float32.itemsize
+def _planes_at_once(trained: TrainedPrior, planes: Tensor) -> int:
+    channels = max(trained.network.head.in_channels, trained.network.factor)
+    per_plane = planes[0].numel() * channels * LIVE_FEATURE_MAPS * torch.float32.itemsize
     return max(1, CHUNK_BYTES // per_plane)

@@ -66,7 +66,7 @@ def leave_one_out(slices: Slices, gap_over_pixel: tuple[float, float], config: P
         return None
     silent, point = Reporter(), SliceProfile()
     doubled = (2 * gap_over_pixel[0], 2 * gap_over_pixel[1])
-    planes = row_planes(kept, 2, doubled, point, device)
+    planes = row_planes((kept[:, None], kept[:, None]), 2, doubled, point, device)
     if not planes:
         return None
     trial = replace(config, iterations=min(TRIAL_ITERATIONS, config.iterations))

@@ -18,7 +18,9 @@ class PriorConfig:
     :ivar method: ``learned`` (a network trained on this patient's own slices, blended with optical flow), ``flow``, ``linear`` or ``none``.
     :ivar channels: width of the network.
     :ivar depth: its convolutions.
-    :ivar iterations: training steps.
+    :ivar iterations: training steps of the network that is applied.
+    :ivar draft_iterations: training steps of the draft, a network without context that predicts the planes beside each slice.
+    :ivar context: neighbouring planes that the network sees on each side; with 0 there is no draft.
     :ivar learning_rate: largest rate of the schedule for the hidden convolutions.
     :ivar batch: patches per training step.
     :ivar flow_share: part of the optical flow in the blend, 0..1; None decides it by leaving acquired slices out.
@@ -30,6 +32,8 @@ class PriorConfig:
     channels: int = 32
     depth: int = 6
     iterations: int = 400
+    draft_iterations: int = 200
+    context: int = 2
     learning_rate: float = 0.02
     batch: int = 16
     flow_share: float | None = None
@@ -38,7 +42,7 @@ class PriorConfig:
 
 
 PRIOR_PRESETS: dict[str, PriorConfig] = {
-    "fast": PriorConfig(iterations=200, flow_share=DEFAULT_FLOW_SHARE),
+    "fast": PriorConfig(iterations=200, context=0, flow_share=DEFAULT_FLOW_SHARE),
     "standard": PriorConfig(),
-    "high": PriorConfig(channels=64, depth=8, iterations=1500, learning_rate=0.01),
+    "high": PriorConfig(channels=64, depth=8, iterations=1500, draft_iterations=400, learning_rate=0.01),
 }

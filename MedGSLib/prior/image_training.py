@@ -49,9 +49,9 @@ class TrainedPrior:
 
 
 class RowPlanes:
-    """Acquired slices whose rows stand for sub-slices, and the patches drawn from them.
+    """Slices whose rows stand for sub-slices, each with its neighbouring planes, and the patches drawn from them.
 
-    :param planes: (S, rows, columns), the first in-plane axis already at the sub-slice spacing.
+    :param planes: (S, 2 * context + 1, rows, columns), the row axis already at the sub-slice spacing; the middle plane is learnt.
     :param factor: sub-slices per gap.
     :param profile: of the acquired slices; its average over rows is what the network sees.
     """
@@ -62,10 +62,10 @@ class RowPlanes:
         self._averaged = profile.kind != "point"
         kernel = np.zeros(2 * int(offsets[-1]) + 1, np.float32)
         kernel[offsets + offsets[-1]] = weights
-        blurred = correlate1d(planes, kernel, axis=1, mode="nearest") if len(kernel) > 1 else planes
-        self._targets = torch.from_numpy(np.ascontiguousarray(planes)).to(device)
+        blurred = correlate1d(planes, kernel, axis=2, mode="nearest") if len(kernel) > 1 else planes
+        self._targets = torch.from_numpy(np.ascontiguousarray(planes[:, planes.shape[1] // 2])).to(device)
         self._inputs = torch.from_numpy(np.ascontiguousarray(blurred)).to(device)
-        _, height, width = planes.shape
+        height, width = planes.shape[2:]
         self._rows = min(PATCH_ROWS, height // factor if self._averaged else (height - 1) // factor)
         self._columns = min(PATCH_COLUMNS, width)
         self._extent = self._rows * factor + (0 if self._averaged else 1)
@@ -76,24 +76,26 @@ class RowPlanes:
         return self._rows >= FEWEST_ROWS and self._columns >= FEWEST_COLUMNS
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random patches, mirrored at random along both axes.
+        """Random patches, mirrored at random along all three axes.
 
-        :return: input rows (B, 1, R, X) and the rows wanted from them, shaped as the network's output.
+        :return: input rows (B, 2 * context + 1, R, X) and the rows wanted from them, shaped as the network's output.
         """
-        slices, height, width = self._targets.shape
+        slices, planes, height, width = self._inputs.shape
+        device = self._inputs.device
 
         def whole_numbers(end: int) -> Tensor:
             return torch.randint(end, (count, 1), generator=generator)
 
-        row = _runs(whole_numbers(height - self._extent + 1), self._extent, whole_numbers(2))
-        column = _runs(whole_numbers(width - self._columns + 1), self._columns, whole_numbers(2))[:, None, :].to(self._targets.device)
-        plane = whole_numbers(slices)[:, :, None].to(self._targets.device)
-        row = row[:, :, None].to(self._targets.device)
+        row = _runs(whole_numbers(height - self._extent + 1), self._extent, whole_numbers(2)).to(device)
+        column = _runs(whole_numbers(width - self._columns + 1), self._columns, whole_numbers(2)).to(device)
+        plane = _runs(torch.zeros((count, 1), dtype=torch.int64), planes, whole_numbers(2)).to(device)
+        piece = whole_numbers(slices).to(device)
         factor = self._factor
         seen = row[:, factor // 2 :: factor] if self._averaged else row[:, ::factor]
-        inputs = self._inputs[plane, seen, column][:, None]
+        inputs = self._inputs[piece[:, :, None, None], plane[:, :, None, None], seen[:, None, :, None], column[:, None, None, :]]
         wanted = row if self._averaged else row[:, :-1]
-        targets = self._targets[plane, wanted, column].unflatten(1, (self._rows, factor)).transpose(1, 2)
+        targets = self._targets[piece[:, :, None], wanted[:, :, None], column[:, None, :]]
+        targets = targets.unflatten(1, (self._rows, factor)).transpose(1, 2)
         return inputs, targets if self._averaged else targets[:, 1:]
 
 
@@ -103,32 +105,43 @@ def _runs(start: Tensor, length: int, mirrored: Tensor) -> Tensor:
     return start + torch.where(mirrored == 1, length - 1 - steps, steps)
 
 
+def trainable(shape: tuple[int, ...], factor: int, gap_over_pixel: tuple[float, float], profile: SliceProfile) -> bool:
+    """Whether slices of shape (S, H, W) are large enough to learn from along at least one axis."""
+    blank = np.broadcast_to(np.float32(0), (1, 1, *shape[1:]))
+    return bool(row_planes((blank, blank), factor, gap_over_pixel, profile, torch.device("cpu")))
+
+
 def row_planes(
-    slices: NDArray[np.float32], factor: int, gap_over_pixel: tuple[float, float], profile: SliceProfile, device: torch.device
+    stacks: tuple[NDArray[np.float32], NDArray[np.float32]],
+    factor: int,
+    gap_over_pixel: tuple[float, float],
+    profile: SliceProfile,
+    device: torch.device,
 ) -> list[RowPlanes]:
     """The training planes of both in-plane axes that are large enough.
 
-    :param slices: (S, H, W) normalised.
+    :param stacks: (S, 2 * context + 1, H, W) normalised, for rows removed along the row axis and along the column axis.
     :param gap_over_pixel: slice gap over pixel size along (row axis, column axis); each axis is resampled to the sub-slice spacing.
     """
     planes = []
-    for oriented, ratio in zip((slices, slices.transpose(0, 2, 1)), gap_over_pixel, strict=True):
+    for oriented, ratio in zip((stacks[0], stacks[1].swapaxes(2, 3)), gap_over_pixel, strict=True):
         scale = factor / ratio
         if abs(scale - 1) > RESAMPLING_TOLERANCE:
-            oriented = zoom(oriented, (1, scale, 1), order=1)
+            oriented = zoom(oriented, (1, 1, scale, 1), order=1)
         candidate = RowPlanes(np.asarray(oriented, np.float32), factor, profile, device)
         if candidate.usable:
             planes.append(candidate)
     return planes
 
 
-def new_network(factor: int, config: PriorConfig, profile: SliceProfile, precision: Precision) -> RowNetwork:
+def new_network(factor: int, config: PriorConfig, profile: SliceProfile, precision: Precision, context: int = 0) -> RowNetwork:
     """An untrained network of the configured size, the same for the same seed."""
     devices = [precision.device] if precision.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         averaged = profile.kind != "point"
-        network = RowNetwork(factor, config.channels, config.depth, averaged, averaged and profile.tiles_exactly(factor))
+        exact = averaged and profile.tiles_exactly(factor)
+        network = RowNetwork(factor, config.channels, config.depth, context, averaged, exact)
     return network.to(precision.device, memory_format=precision.layout)  # type: ignore[call-overload]
 
 

@@ -16,6 +16,7 @@ class RowNetwork(nn.Module):
     """Rows of a plane, one per acquired slice, to the rows of all sub-slices: linear interpolation plus a learnt residual.
 
     :param factor: sub-slices per gap.
+    :param context: neighbouring planes that are seen on each side of the plane.
     :param channels: feature channels.
     :param depth: convolutions, the output layer included.
     :param averaged: False for point-like slices, where the rows between two neighbours are wanted; True for thick slices, where
@@ -23,10 +24,10 @@ class RowNetwork(nn.Module):
     :param exact: only with ``averaged``: shift the sub-rows of each slice so that their mean is the acquired row.
     """
 
-    def __init__(self, factor: int, channels: int, depth: int, averaged: bool = False, exact: bool = False) -> None:
+    def __init__(self, factor: int, channels: int, depth: int, context: int = 0, averaged: bool = False, exact: bool = False) -> None:
         super().__init__()
-        self.factor, self.averaged, self.exact = factor, averaged, exact
-        first = nn.Conv2d(1, channels, (3, 5), padding=(1, 2), padding_mode="replicate" if averaged else "zeros")
+        self.factor, self.context, self.averaged, self.exact = factor, context, averaged, exact
+        first = nn.Conv2d(2 * context + 1, channels, (3, 5), padding=(1, 2), padding_mode="replicate" if averaged else "zeros")
         layers: list[nn.Module] = [first, nn.LeakyReLU(LEAK)]
         for index in range(1, depth - 1):
             kernel, padding = ((3, 5), (1, 2)) if index % 2 else ((3, 3), (1, 1))
@@ -46,9 +47,21 @@ class RowNetwork(nn.Module):
         known = {id(parameter) for parameter in hidden}
         return hidden, [parameter for parameter in self.parameters() if id(parameter) not in known]
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """:param rows: (B, 1, R, X). :return: float32 (B, factor - 1, R - 1, X), or (B, factor, R, X) with ``averaged``."""
-        residual = self.head(self.features(rows)).float()
+    def start_from(self, draft: RowNetwork) -> None:
+        """Take over the weights of a network without context; the neighbouring planes count for nothing yet."""
+        weights = draft.state_dict()
+        first = torch.zeros_like(self.features[0].weight)  # type: ignore[arg-type]
+        first[:, self.context] = weights["features.0.weight"][:, 0]
+        self.load_state_dict({**weights, "features.0.weight": first})
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """The sub-rows of the middle plane.
+
+        :param planes: (B, 2 * context + 1, R, X), neighbouring planes in order.
+        :return: float32 (B, factor - 1, R - 1, X), or (B, factor, R, X) with ``averaged``.
+        """
+        residual = self.head(self.features(planes)).float()
+        rows = planes[:, self.context : self.context + 1]
         if not self.averaged:
             fraction = torch.arange(1, self.factor, device=rows.device).view(1, -1, 1, 1) / self.factor
             return torch.lerp(rows[:, :, :-1], rows[:, :, 1:], fraction) + residual
