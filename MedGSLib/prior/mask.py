@@ -55,7 +55,8 @@ def mask_prior(
 
     Slices that are not annotated but have a real image are filled first, guided by the image (:mod:`MedGSLib.prior.mask_guided`); then
     the gaps between all known slices are filled by the learnt shape interpolator (:mod:`MedGSLib.prior.mask_shape`). Annotated slices
-    keep their own distance. Beyond the first and last annotated slice the nearest one is continued.
+    keep their own distance. Beyond the first and last annotated slice the nearest one is continued. An image that predicts left-out
+    annotated slices worse than the shape alone does not guide.
 
     :param occupancy: (S, H, W), bool or 0..1; slices that are not annotated are ignored.
     :param annotated: bool (S,); an annotated slice may be empty.
@@ -81,9 +82,15 @@ def mask_prior(
     }
     known = coordinates[chosen]
     if image is not None and not annotated.all() and (distances > 0).any():
-        guided = _guided(image, annotated, distances, known, coordinates, reporter)
-        distances, known = guided.distances, coordinates
-        report |= {"guided_slices": int(np.count_nonzero(~annotated)), "guided_by": guided.method, "held_out_errors": guided.errors}
+        guided = _guided(image, annotated, distances, gap_over_pixel, coordinates, reporter)
+        helpful = guided.method != "shape"
+        if helpful:
+            distances, known = guided.distances, coordinates
+        report |= {
+            "guided_slices": int(np.count_nonzero(~annotated)) if helpful else 0,
+            "guided_by": guided.method if helpful else "none",
+            "held_out_errors": guided.errors,
+        }
     wanted = dense_coordinates(coordinates, factor)
     field_ = _between(distances, known, wanted, gap_over_pixel, between, reporter)
     log.debug("mask prior: %s", report)
@@ -109,7 +116,7 @@ def _guided(
     image: Planes,
     annotated: NDArray[np.bool_],
     distances: Planes,
-    known: NDArray[np.float64],
+    gap_over_pixel: tuple[float, float],
     coordinates: NDArray[np.float64],
     reporter: Reporter,
 ) -> GuidedMask:
@@ -122,7 +129,7 @@ def _guided(
     cropped = np.asarray(image[box], np.float32)
     bottom, top = np.percentile(cropped, WINDOW_PERCENTILES)
     windowed = ((cropped - bottom) / max(float(top - bottom), 1e-6)).astype(np.float32)
-    guided = guided_distances(windowed, annotated, np.ascontiguousarray(distances[box]), reporter)
-    whole = interpolate_linear(distances, known, coordinates)
+    guided = guided_distances(windowed, annotated, np.ascontiguousarray(distances[box]), gap_over_pixel, coordinates, reporter)
+    whole = interpolate_linear(distances, coordinates[annotated], coordinates)
     whole[box] = guided.distances
     return GuidedMask(whole, guided.method, guided.errors)

@@ -1,7 +1,8 @@
 """Fills mask slices between annotated ones where the image is known there: motion of the image, refined by a classifier of this patient.
 
 The classifier learns on the annotated slices themselves: each is left out in turn, predicted from its two annotated neighbours, and
-compared with the truth. The same left-out slices decide, in two halves, whether it is better than what it was given.
+compared with the truth. The same left-out slices decide, in two halves, whether it is better than motion alone, or than the shape
+alone, in which case the image should not guide.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from MedGSLib.baselines.masks import interpolate_cubic, interpolate_linear
 from MedGSLib.prior.mask_distance import signed_distance_2d
 from MedGSLib.prior.mask_motion import MotionChain
+from MedGSLib.prior.mask_shape import interpolate_shape
 from MedGSLib.progress import Reporter
 
 Planes = NDArray[np.float32]
@@ -25,6 +27,9 @@ LIKELIHOOD_BAND_PX = 6.0
 LIKELIHOOD_BINS = 32
 FEWEST_ANNOTATED = 4
 FEWEST_SAMPLES = 400
+GUIDANCE_GAIN = 0.75
+"""The image guides only if it brings the error on left-out slices below this share of the shape's: leaving a slice out doubles the gap,
+which costs the shape most."""
 SEED = 0
 
 
@@ -33,7 +38,7 @@ class GuidedMask:
     """All slices of a mask.
 
     :ivar distances: float32 (S, H, W) in px, the annotated slices as given.
-    :ivar method: how the others were found: ``fused`` (classifier), ``flow`` (motion alone) or ``linear``.
+    :ivar method: how the others were found: ``fused`` (classifier), ``flow`` (motion alone) or ``shape`` (without the image).
     :ivar errors: share of wrong pixels of each method near the surface of left-out slices.
     """
 
@@ -68,11 +73,22 @@ class _Likelihood:
 class _Predictor:
     """Features of a slice from the annotated slices before and after it."""
 
-    FLOW, LINEAR = 0, 1
+    FLOW, SHAPE = 0, 1
 
-    def __init__(self, image: Planes, chosen: NDArray[np.int64], distances: Planes, chain: MotionChain) -> None:
+    def __init__(
+        self,
+        image: Planes,
+        chosen: NDArray[np.int64],
+        distances: Planes,
+        coordinates: NDArray[np.float64],
+        gap_over_pixel: tuple[float, float],
+        chain: MotionChain,
+    ) -> None:
         self._image = image
         self._chosen = chosen
+        self._coordinates = coordinates
+        self._shape = _shape_of_all(distances, coordinates[chosen], coordinates, gap_over_pixel)
+        self._shape[chosen] = _shape_left_out(distances, coordinates[chosen], gap_over_pixel)
         self._distances = distances
         self._chain = chain
         self._likelihood = _Likelihood(image[chosen], distances)
@@ -82,15 +98,16 @@ class _Predictor:
         earlier, later = self._chain.carry(target, -1), self._chain.carry(target, 1)
         if earlier is None or later is None:
             return None
-        first, last = self._chosen[before], self._chosen[after]
-        share = np.float32((target - first) / (last - first))
-        used = [k for k in range(len(self._chosen)) if self._chosen[k] != target]
-        position = np.array([float(target)])
-        others = self._distances[used], self._chosen[used].astype(float)
+        first, last = self._coordinates[self._chosen[[before, after]]]
+        position = self._coordinates[[target]]
+        share = np.float32((position[0] - first) / (last - first))
+        used = self._chosen != target
+        others = self._distances[used], self._coordinates[self._chosen[used]]
         image, likelihood = self._image[target], self._likelihood(self._image[target])
         carried_likelihood = (1 - share) * self._likelihood(earlier.image) + share * self._likelihood(later.image)
         columns = [
             (1 - share) * earlier.distances + share * later.distances,
+            self._shape[target],
             interpolate_linear(*others, position)[0],
             interpolate_cubic(*others, position)[0],
             np.minimum(earlier.distances, later.distances),
@@ -107,7 +124,31 @@ class _Predictor:
         return np.stack(columns, axis=-1).astype(np.float32)
 
 
-def guided_distances(image: Planes, annotated: NDArray[np.bool_], distances: Planes, reporter: Reporter | None = None) -> GuidedMask:
+def _shape_of_all(
+    distances: Planes, known: NDArray[np.float64], wanted: NDArray[np.float64], gap_over_pixel: tuple[float, float]
+) -> Planes:
+    """Shape interpolation by the slice network alone, which is quick."""
+    return interpolate_shape(distances, known, wanted, gap_over_pixel, with_rows=False)
+
+
+def _shape_left_out(distances: Planes, known: NDArray[np.float64], gap_over_pixel: tuple[float, float]) -> Planes:
+    """Each annotated slice as the shape of its neighbours predicts it: every other slice is left out, then the others."""
+    predicted = distances.copy()
+    for kept in (0, 1):
+        others = slice(1 - kept, None, 2)
+        if len(distances[kept::2]) and len(distances[others]):
+            predicted[others] = _shape_of_all(distances[kept::2], known[kept::2], known[others], gap_over_pixel)
+    return predicted
+
+
+def guided_distances(
+    image: Planes,
+    annotated: NDArray[np.bool_],
+    distances: Planes,
+    gap_over_pixel: tuple[float, float],
+    coordinates: NDArray[np.float64] | None = None,
+    reporter: Reporter | None = None,
+) -> GuidedMask:
     """Signed distances of all slices of a dense image from those of its annotated slices.
 
     Slices before the first or after the last annotated one take that slice, carried along the motion.
@@ -115,18 +156,28 @@ def guided_distances(image: Planes, annotated: NDArray[np.bool_], distances: Pla
     :param image: (S, H, W), normalised intensities.
     :param annotated: bool (S,), at least one.
     :param distances: (A, H, W) of the annotated slices, positive inside, px; empty ones capped.
+    :param gap_over_pixel: distance of neighbouring slices over the pixel size, (row, column).
+    :param coordinates: (S,), increasing, of all slices; 0, 1, 2, ... by default.
     """
     chosen = np.flatnonzero(annotated)
+    coordinates = np.arange(len(image), dtype=np.float64) if coordinates is None else coordinates
     chain = MotionChain(image, chosen, distances, reporter)
-    predictor = _Predictor(image, chosen, distances, chain)
+    predictor = _Predictor(image, chosen, distances, coordinates, gap_over_pixel, chain)
     samples = _left_out_samples(predictor, chosen, distances)
     errors = _held_out_errors(samples) if len(chosen) >= FEWEST_ANNOTATED else {}
-    method = min(errors, key=lambda name: errors[name]) if errors else "flow"
+    method = _best_method(errors)
     classifier = _fit(samples) if method == "fused" else None
     out = np.empty(image.shape, np.float32)
     for target in range(len(image)):
         out[target] = _slice_distances(target, chosen, distances, predictor, chain, classifier, method)
     return GuidedMask(out, method, errors)
+
+
+def _best_method(errors: dict[str, float]) -> str:
+    if not errors:
+        return "flow"
+    guided = min((name for name in errors if name != "shape"), key=lambda name: errors[name])
+    return guided if errors[guided] < GUIDANCE_GAIN * errors["shape"] else "shape"
 
 
 def _slice_distances(
@@ -149,7 +200,7 @@ def _slice_distances(
     assert features is not None
     flow = features[..., _Predictor.FLOW]
     if classifier is None:
-        return features[..., _Predictor.LINEAR] if method == "linear" else flow
+        return features[..., _Predictor.SHAPE] if method == "shape" else flow
     return _refined(flow, features, classifier)
 
 
@@ -194,12 +245,12 @@ def _fit(samples: list[_Sample]) -> HistGradientBoostingClassifier | None:
 
 def _held_out_errors(samples: list[_Sample]) -> dict[str, float]:
     """Share of wrong pixels of each method on left-out slices; the classifier is judged on the half it was not taught."""
-    wrong = {"flow": 0, "linear": 0}
+    wrong = {"shape": 0, "flow": 0}
     halves = [_fit(samples[1::2]), _fit(samples[0::2])]
     if all(classifier is not None for classifier in halves):
         wrong["fused"] = 0
     for number, sample in enumerate(samples):
-        guesses = {"flow": sample.features[:, _Predictor.FLOW] > 0, "linear": sample.features[:, _Predictor.LINEAR] > 0}
+        guesses = {"flow": sample.features[:, _Predictor.FLOW] > 0, "shape": sample.features[:, _Predictor.SHAPE] > 0}
         classifier = halves[number % 2]
         if "fused" in wrong and classifier is not None:
             guesses["fused"] = classifier.predict(sample.features)

@@ -11,6 +11,7 @@ from MedGSLib.prior.mask_motion import MotionChain
 
 SIZE = 72
 COUNT = 25
+CUBIC = (1.0, 1.0)
 
 
 def moving_disc(contrast: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +44,7 @@ def test_the_image_guides_the_mask_where_shape_alone_cannot_know() -> None:
     image, mask = moving_disc(contrast=0.4)
     annotated = every(4)
     distances = slice_signed_distances(mask, annotated)
-    guided = guided_distances(image, annotated, distances)
+    guided = guided_distances(image, annotated, distances, CUBIC)
     assert np.array_equal(guided.distances[annotated], distances)
     linear = np.stack([np.interp(np.arange(COUNT), np.flatnonzero(annotated), column) for column in distances.reshape(7, -1).T], axis=1)
     assert left_out_dice(linear.reshape(mask.shape), mask, annotated) < 0.93
@@ -55,9 +56,9 @@ def test_an_image_that_shows_nothing_is_not_trusted() -> None:
     _, mask = moving_disc(contrast=0.4)
     noise = np.random.default_rng(5).random(mask.shape).astype(np.float32)
     annotated = every(2)
-    guided = guided_distances(noise, annotated, slice_signed_distances(mask, annotated))
-    assert guided.errors["linear"] < guided.errors["flow"]
-    assert guided.method != "flow"
+    guided = guided_distances(noise, annotated, slice_signed_distances(mask, annotated), CUBIC)
+    assert guided.errors["shape"] < guided.errors["flow"]
+    assert guided.method == "shape"
     assert left_out_dice(guided.distances, mask, annotated) > 0.9
 
 
@@ -65,7 +66,7 @@ def test_few_annotated_slices_are_carried_by_the_motion_alone() -> None:
     image, mask = moving_disc(contrast=0.4)
     annotated = np.zeros(COUNT, bool)
     annotated[[6, 10]] = True
-    guided = guided_distances(image, annotated, slice_signed_distances(mask, annotated))
+    guided = guided_distances(image, annotated, slice_signed_distances(mask, annotated), CUBIC)
     assert guided.method == "flow" and guided.errors == {}
     assert dice(guided.distances[8] > 0, mask[8]) > 0.93
     assert dice(guided.distances[4] > 0, mask[4]) > dice(mask[6], mask[4])
@@ -88,9 +89,18 @@ def test_the_chain_of_motions_follows_a_shift_over_several_slices() -> None:
     assert chain.carry(0, -1) is None
 
 
+def test_irregular_slices_are_weighted_by_their_true_distance() -> None:
+    flat = np.zeros((4, SIZE, SIZE), np.float32)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    annotated = np.array([True, False, False, True])
+    distances = slice_signed_distances(np.stack([np.hypot(y - 36, x - 36) < radius for radius in (20, 1, 1, 8)]), annotated)
+    guided = guided_distances(flat, annotated, distances, CUBIC, np.array([0.0, 1.0, 5.0, 6.0]))
+    assert guided.distances[1] == pytest.approx((5 * distances[0] + distances[1]) / 6, abs=1e-3)
+
+
 def test_the_result_does_not_depend_on_chance() -> None:
     image, mask = moving_disc(contrast=0.3, seed=2)
     annotated = every(3)
     distances = slice_signed_distances(mask, annotated)
-    runs = [guided_distances(image, annotated, distances).distances for _ in range(2)]
+    runs = [guided_distances(image, annotated, distances, CUBIC).distances for _ in range(2)]
     assert np.array_equal(*runs)

@@ -53,6 +53,15 @@ def test_a_dense_image_guides_slices_without_annotation() -> None:
     assert dice(dense[1::2] > 0, swinging_tube(positions[:-1] + 0.5) > 0) > 0.95
 
 
+def test_an_image_that_shows_nothing_is_left_aside() -> None:
+    depth = swinging_tube(np.arange(17.0))
+    annotated = np.arange(17) % 2 == 0
+    noise = np.random.default_rng(0).random(depth.shape).astype(np.float32)
+    tried = mask_prior(depth > 0, annotated, 1, (2.0, 2.0), image=noise)
+    assert tried.report["guided_by"] == "none" and tried.report["guided_slices"] == 0
+    assert np.array_equal(tried.signed_distance, mask_prior(depth > 0, annotated, 1, (2.0, 2.0)).signed_distance)
+
+
 def test_without_an_image_only_annotated_slices_count_at_their_true_distance() -> None:
     positions = np.array([0.0, 1.0, 2.0, 3.0, 5.0, 6.0])
     annotated = np.array([False, True, True, False, True, True])
