@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import List
 
 from MedGSLib.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILURE
+
+LOWER_PRIORITY = 5
+"""Niceness of the worker, so that Slicer stays responsive while all cores compute."""
 
 
 def main(arguments: List[str]) -> int:
@@ -18,6 +22,8 @@ def main(arguments: List[str]) -> int:
     if len(arguments) == 2 and arguments[0] == "worker":
         from MedGSLib.job.worker import run_job
 
+        if hasattr(os, "nice"):
+            os.nice(LOWER_PRIORITY)
         return run_job(Path(arguments[1]))
     if arguments in (["probe"], ["probe", "--strict"]):
         from MedGSLib.job.probe import is_ready, one_line, probe

@@ -131,7 +131,7 @@ def choose_build(gpu: Optional[GpuFacts], system: str = sys.platform, machine: s
         reason = f"The NVIDIA driver {gpu.driver} is too old (at least {oldest} is needed), so the computation runs on the processor."
         return _cpu_build(f"{reason} Update the driver and press Repair to use the {gpu.name}.")
     if (7, 5) <= gpu.compute_capability < (10, 0):
-        return TorchBuild("cu124", "2.4.0", "1.5.3+pt24cu124", 3300, 7500, f"It fits the {gpu.name}.")
+        return TorchBuild("cu124", "2.4.0", "1.5.3+pt24cu124", 3300, 7000, f"It fits the {gpu.name}.")
     if gpu.compute_capability >= (10, 0):
         reason = f"There is no ready-made gsplat for the {gpu.name} yet, so the Gaussians are drawn on the processor."
         return TorchBuild("cu128", "2.9.1", None, 3900, 9000, reason)

@@ -140,14 +140,20 @@ class JobFolder:
         except InputError:
             return None
 
-    def claim(self, pid: int) -> None:
-        """Record that process ``pid`` works on the folder.
+    def claim(self) -> None:
+        """Record that this process, the worker, works on the folder; where its parent, a launcher, is recorded, that stands for it.
 
         :raises InputError: if another living process already does.
         """
         current = self.process()
-        if current is not None and current.is_alive() and current.pid not in (pid, os.getpid(), os.getppid()):
-            raise InputError(f"Another process ({current.pid}) is already working on the job folder {self.path}.")
+        if current is not None and current.is_alive():
+            if current.pid not in (os.getpid(), os.getppid()):
+                raise InputError(f"Another process ({current.pid}) is already working on the job folder {self.path}.")
+            return
+        self.record(os.getpid())
+
+    def record(self, pid: int) -> None:
+        """Record which process works on the folder."""
         record = ProcessRecord.of(pid)
         write_json(self.process_file, {"pid": record.pid, "token": record.token, "host": record.host})
 

@@ -107,7 +107,7 @@ class JobController:
             self._process = DetachedProcess.start(
                 self._command.argv("worker", str(self.folder.path)), self.folder.path, self.folder.console_file, self._command.environ()
             )
-            self.folder.claim(self._process.pid)
+            self.folder.record(self._process.pid)
         except (MedGSError, OSError) as error:
             if self._process is not None:
                 self._process.kill()

@@ -45,16 +45,17 @@ def descendants(pid: int) -> FrozenSet[Tuple[int, str]]:
 
 
 def kill_tree(pid: int, platform: str = sys.platform, run: Callable[..., object] = subprocess.run) -> None:
-    """End a process that leads its own group, with everything that it started, at once and without asking.
+    """End a process, its group if it leads one, and everything that it started, at once and without asking.
 
     :param run: stands in for :func:`subprocess.run` in tests of the Windows path.
     """
     if platform == WINDOWS:
         run(["taskkill", "/PID", str(pid), "/T", "/F"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=10)
         return
-    strays = descendants(pid)
+    token = start_token(pid)
+    found = descendants(pid) | (frozenset() if token is None else {(pid, token)})
     kill_group(pid)
-    kill_each(strays)
+    kill_each(found)
 
 
 def kill_group(pid: int) -> None:
@@ -73,10 +74,13 @@ def kill_each(processes: FrozenSet[Tuple[int, str]]) -> None:
 
 
 def spawn_options(platform: str = sys.platform) -> Dict[str, object]:
-    """:return: keyword arguments of :class:`subprocess.Popen` that make a child the leader of its own session, without a window."""
+    """:return: keyword arguments of :class:`subprocess.Popen` that make a child the leader of its own session, without a window.
+
+    On Windows it also gets a lower priority, as the worker gives itself elsewhere, so that Slicer stays responsive.
+    """
     if platform == WINDOWS:
-        create_new_process_group, create_no_window = 0x00000200, 0x08000000
-        return {"creationflags": create_new_process_group | create_no_window}
+        create_new_process_group, create_no_window, below_normal_priority = 0x00000200, 0x08000000, 0x00004000
+        return {"creationflags": create_new_process_group | create_no_window | below_normal_priority}
     return {"start_new_session": True}
 
 

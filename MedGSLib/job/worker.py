@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import logging
-import os
 import signal
 import sys
 import threading
@@ -158,7 +157,7 @@ def run_job(path: Path, reconstruct: Optional[Reconstruct] = None, stop: Optiona
         return EXIT_BAD_INPUT
     with ExitStack() as cleanup:
         try:
-            folder.claim(os.getpid())
+            folder.claim()
             if _is_finished(folder):
                 return EXIT_DONE
             for leftover in (folder.cancel_file, folder.result_file):

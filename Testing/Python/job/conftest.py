@@ -16,20 +16,25 @@ from MedGSLib.job.process import JobController
 from MedGSLib.job.request import JobInputs, JobRequest
 from MedGSLib.volume import Label
 
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+"""Starts another program and waits for it, as PythonSlicer and the python.exe of a venv on Windows do."""
+
 SCRIPT = Path(__file__).with_name("scripted_worker.py")
 
 
 class ScriptedCommand(WorkerCommand):
     """Starts ``scripted_worker.py BEHAVIOUR JOBDIR`` instead of the library."""
 
-    def __init__(self, behaviour: str) -> None:
+    def __init__(self, behaviour: str, launcher: bool = False) -> None:
         super().__init__(Path(sys.executable))
         object.__setattr__(self, "behaviour", behaviour)
+        object.__setattr__(self, "launcher", launcher)
 
     def argv(self, *arguments: str) -> List[str]:
         """The script's argument list; the worker's first argument is always ``worker``."""
         assert arguments[0] == "worker"
-        return [str(self.python), str(SCRIPT), self.behaviour, *arguments[1:]]  # type: ignore[attr-defined]
+        command = [str(self.python), str(SCRIPT), self.behaviour, *arguments[1:]]  # type: ignore[attr-defined]
+        return [str(self.python), "-c", LAUNCHER, *command] if self.launcher else command  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -52,8 +57,8 @@ def control(folder: JobFolder):
     """A function that makes a controller for a behaviour; whatever still runs at the end of the test is killed."""
     made: List[JobController] = []
 
-    def make(behaviour: str, **options: float) -> JobController:
-        made.append(JobController(folder, ScriptedCommand(behaviour), **options))
+    def make(behaviour: str, launcher: bool = False, **options: float) -> JobController:
+        made.append(JobController(folder, ScriptedCommand(behaviour, launcher), **options))
         return made[-1]
 
     yield make

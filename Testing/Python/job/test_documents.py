@@ -196,6 +196,16 @@ def test_writer_ends_the_half_line_that_a_killed_worker_left(tmp_path):
     assert [event.stage for event in reader.read()] == ["start"] and reader.garbage == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_does_not_stop_the_writer_from_being_used(tmp_path):
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    writer = EventWriter(tmp_path / "events.jsonl")
+    writer.write(JobEvent("fit"))
+    assert writer.failed
+    writer.write(JobEvent("end", exit_code=3))
+    writer.close()
+
+
 def finished(folder: Path) -> JobResult:
     """Two outputs and their manifest."""
     output = folder / "output"

@@ -18,6 +18,7 @@ from MedGSLib.errors import EXIT_NO_RESOURCES, InputError
 from MedGSLib.job.folder import FolderState
 from MedGSLib.job.launch import WorkerCommand
 from MedGSLib.job.process import JobController, JobState, import_finished
+from MedGSLib.job.process_tree import kill_tree
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="uses POSIX signals")
 
@@ -313,6 +314,34 @@ def test_recycled_process_number_is_not_taken_for_the_worker(control, to_end, fo
     controller.attach()
     to_end(controller)
     assert controller.state is JobState.FAILED, "and this process, whose number it is, still lives"
+
+
+@posix_only
+def test_worker_behind_a_launcher_succeeds_and_is_cancelled(control, to_end, until, folder):
+    stubborn = control("stubborn", launcher=True)
+    stubborn.start()
+    until(stubborn, lambda events: bool(events))
+    launcher = worker_pid(folder)
+    pids = [launcher, *(child.pid for child in psutil.Process(launcher).children(recursive=True)), *children(folder)]
+    assert len(set(pids)) >= 5
+    taking_over = control("stubborn", launcher=True)
+    taking_over.attach()
+    until(taking_over, lambda _: taking_over.state is JobState.RUNNING)
+    taking_over.cancel()
+    until(taking_over, lambda _: taking_over.state.is_final)
+    assert taking_over.state is JobState.CANCELLED and gone(pids, 0.3)
+
+    controller = control("quick", launcher=True)
+    controller.start()
+    to_end(controller)
+    assert controller.state is JobState.SUCCEEDED, controller.failure
+
+
+@posix_only
+def test_process_that_leads_no_group_is_killed_too(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    kill_tree(child.pid)
+    assert child.wait(timeout=1.0) == -signal.SIGKILL
 
 
 def test_attach_to_a_job_never_started(control):
