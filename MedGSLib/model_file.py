@@ -79,7 +79,7 @@ class ModelHeader:
             header = cls(**values)
             if header.matrix.shape != (4, 4) or not np.isfinite(header.matrix).all() or header.step_mm <= 0:
                 raise ValueError("geometry")
-        except (KeyError, TypeError, ValueError, InputError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, InputError) as error:
             if isinstance(error, ModelFileError):
                 raise
             raise ModelFileError(f"The header of the model file is incomplete or damaged ({error}).") from error
@@ -114,9 +114,11 @@ def load_model(path: Path, device: str = "cpu") -> tuple[FoldedGaussians, ModelH
             missing = [name for name in PARAMETER_NAMES if name not in names]
             if missing:
                 raise ModelFileError(f"The model file {path.name} lacks {', '.join(missing)}.")
-            tensors = {name: stored.get_tensor(name).to(torch.float32) for name in PARAMETER_NAMES}
+            tensors = {name: stored.get_tensor(name) for name in PARAMETER_NAMES}
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"The model file {path.name} is truncated, damaged or not a MedGS model.") from error
+    if any(tensor.dtype != torch.float32 or tensor.ndim == 0 for tensor in tensors.values()):
+        raise ModelFileError(f"The model file {path.name} is damaged: a tensor has another type or shape than a model's.")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ModelFileError(f"The model file {path.name} holds values that are not numbers.")
     heads = int(header.has_image) + len(header.labels)
