@@ -28,8 +28,8 @@ LIKELIHOOD_BINS = 32
 FEWEST_ANNOTATED = 4
 FEWEST_SAMPLES = 400
 GUIDANCE_GAIN = 0.75
-"""The image guides only if it brings the error on left-out slices below this share of the shape's: leaving a slice out doubles the gap,
-which costs the shape most."""
+"""The image guides only if it brings the error on left-out slices below this share of that without it: leaving a slice out doubles the
+gap, which costs the shape most."""
 SEED = 0
 
 
@@ -74,6 +74,7 @@ class _Predictor:
     """Features of a slice from the annotated slices before and after it."""
 
     FLOW, SHAPE = 0, 1
+    IMAGELESS = slice(1, 4)
 
     def __init__(
         self,
@@ -176,8 +177,9 @@ def guided_distances(
 def _best_method(errors: dict[str, float]) -> str:
     if not errors:
         return "flow"
-    guided = min((name for name in errors if name != "shape"), key=lambda name: errors[name])
-    return guided if errors[guided] < GUIDANCE_GAIN * errors["shape"] else "shape"
+    guided = min(("flow", "fused"), key=lambda name: errors.get(name, 1.0))
+    imageless = min(errors["shape"], errors.get("blind", 1.0))
+    return guided if errors[guided] < GUIDANCE_GAIN * imageless else "shape"
 
 
 def _slice_distances(
@@ -244,17 +246,28 @@ def _fit(samples: list[_Sample]) -> HistGradientBoostingClassifier | None:
 
 
 def _held_out_errors(samples: list[_Sample]) -> dict[str, float]:
-    """Share of wrong pixels of each method on left-out slices; the classifier is judged on the half it was not taught."""
-    wrong = {"shape": 0, "flow": 0}
+    """Share of wrong pixels of each method on left-out slices; a classifier is judged on the half it was not taught.
+
+    ``blind`` is a classifier without the image: what it gains over the shape is owed to the double gap of left-out slices.
+    """
+    blind = [_Sample(sample.features[:, _Predictor.IMAGELESS], sample.inside) for sample in samples]
+    guesses = {
+        "shape": [sample.features[:, _Predictor.SHAPE] > 0 for sample in samples],
+        "flow": [sample.features[:, _Predictor.FLOW] > 0 for sample in samples],
+        "fused": _cross_predicted(samples),
+        "blind": _cross_predicted(blind),
+    }
+    truth = np.concatenate([sample.inside for sample in samples]) if samples else np.empty(0, bool)
+    return {name: float(np.mean(np.concatenate(guess) != truth)) for name, guess in guesses.items() if guess}
+
+
+def _cross_predicted(samples: list[_Sample]) -> list[NDArray[np.bool_]]:
+    """Each sample as a classifier taught by every other one sees it; empty where one cannot be taught."""
     halves = [_fit(samples[1::2]), _fit(samples[0::2])]
-    if all(classifier is not None for classifier in halves):
-        wrong["fused"] = 0
+    predicted = []
     for number, sample in enumerate(samples):
-        guesses = {"flow": sample.features[:, _Predictor.FLOW] > 0, "shape": sample.features[:, _Predictor.SHAPE] > 0}
         classifier = halves[number % 2]
-        if "fused" in wrong and classifier is not None:
-            guesses["fused"] = classifier.predict(sample.features)
-        for name, guess in guesses.items():
-            wrong[name] += int(np.count_nonzero(guess != sample.inside))
-    total = sum(len(sample.inside) for sample in samples)
-    return {name: count / total for name, count in wrong.items()} if total else {}
+        if classifier is None:
+            return []
+        predicted.append(classifier.predict(sample.features))
+    return predicted
