@@ -56,6 +56,10 @@ class ReconstructionConfig:
             raise InputError("Give either a scale or a slice spacing for the output, not both.")
         if self.device not in ("auto", "cuda", "cpu"):
             raise InputError(f"The device must be auto, cuda or cpu, not '{self.device}'.")
+        if self.refine_mask is not None and self.start_model is not None:
+            raise InputError("Give either a model to refine or a model to start from, not both.")
+        if self.mode != "joint" and (self.refine_mask is not None or self.start_model is not None):
+            raise InputError(f"A saved model can only be continued in the mode 'joint', with an image and a mask, not in '{self.mode}'.")
 
 
 @dataclass(frozen=True)
