@@ -46,7 +46,7 @@ def run_demo(output: Path, config: ReconstructionConfig, progress: ProgressCallb
     :return: true and measured figures.
     """
     phantom = make_aneurysm()
-    image, mask = _write_inputs(phantom, output / "input")
+    image, mask = write_inputs(phantom, output / "input")
     inputs = InputOptions(slice_thickness_mm=float(phantom.image.meta["slice_thickness_mm"]))
     started = time.monotonic()
     reconstruct_files(image, mask, output, config, inputs, progress=progress)
@@ -61,6 +61,19 @@ def run_demo(output: Path, config: ReconstructionConfig, progress: ProgressCallb
         output / "summary.png", stack, _dense_result(output, surface), figures, "MedGS demo: synthetic aortic aneurysm", note
     )
     return measures
+
+
+def write_inputs(phantom: AneurysmPhantom, folder: Path) -> tuple[Path, Path]:
+    """Write the scan and its segmentation as a user would have them.
+
+    :return: paths of the image and of the segmentation.
+    """
+    image, mask = folder / "ct.nrrd", folder / "aneurysm.seg.nrrd"
+    with atomic_write(image) as temporary:
+        write_image(temporary, phantom.image)
+    with atomic_write(mask) as temporary:
+        write_image(temporary, phantom.labels, segment_header(phantom.segments, phantom.labels))
+    return image, mask
 
 
 def measure(surface: vtkPolyData, truth: AneurysmTruth) -> list[Measure]:
@@ -106,16 +119,6 @@ def _section(surface: vtkPolyData, center: NDArray[np.float64], normal: NDArray[
     contour = nearest.GetOutput()
     used = np.unique(vtk_to_numpy(contour.GetLines().GetConnectivityArray())) if contour.GetNumberOfLines() else np.empty(0, dtype=int)
     return vtk_to_numpy(contour.GetPoints().GetData())[used].astype(np.float64) if len(used) else np.empty((0, 3))
-
-
-def _write_inputs(phantom: AneurysmPhantom, folder: Path) -> tuple[Path, Path]:
-    """The scan and its segmentation as a user would have them."""
-    image, mask = folder / "ct.nrrd", folder / "aneurysm.seg.nrrd"
-    with atomic_write(image) as temporary:
-        write_image(temporary, phantom.image)
-    with atomic_write(mask) as temporary:
-        write_image(temporary, phantom.labels, segment_header(phantom.segments, phantom.labels))
-    return image, mask
 
 
 def _dense_result(output: Path, surface: vtkPolyData) -> DenseResult:

@@ -7,7 +7,10 @@ import errno
 from MedGSLib.errors import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_FAILURE, EXIT_NO_RESOURCES, Cancelled, MedGSError
 
 _UNUSABLE_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-_NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+_NO_SPACE_SIGNS = tuple(f"os error {number}" for number in _NO_SPACE)
+"""How errors of libraries that are not written in Python (safetensors) name the same conditions."""
+
 _NO_MEMORY_SIGNS = ("can't allocate memory", "not enough memory", "CUDA out of memory")
 
 
@@ -19,7 +22,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     if _is_out_of_memory(error):
         return EXIT_NO_RESOURCES, "Memory ran out; crop the volume, choose a smaller scale or the preset 'fast', or close other programs."
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if (isinstance(error, OSError) and error.errno in _NO_SPACE) or any(sign in str(error) for sign in _NO_SPACE_SIGNS):
         return EXIT_NO_RESOURCES, f"The disk is full{_at(error)}; free some space and run the same command again."
     if isinstance(error, _UNUSABLE_PATH):
         return EXIT_BAD_INPUT, f"{error.strerror or error}{_at(error)}."
