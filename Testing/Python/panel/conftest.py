@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -17,7 +18,6 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 slicer = pytest.importorskip("slicer", reason="the slicer-core wheel (real MRML) is not installed")
 QtWidgets = pytest.importorskip("PySide6.QtWidgets")
 vtk = pytest.importorskip("vtk")
-import slicer.util  # noqa: E402
 from PySide6 import QtCore, QtGui  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -108,7 +108,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         "startupEnvironment": lambda: dict(os.environ),
         "setSliceViewerLayers": lambda **_options: None,
     }.items():
-        monkeypatch.setattr(slicer.util, name, value)
+        monkeypatch.setattr(importlib.import_module("slicer.util"), name, value)
     Settings.values = {}
     for name, module in _modules().items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -222,9 +222,11 @@ def module(slicer_stand_in: SimpleNamespace) -> types.ModuleType:
 @pytest.fixture
 def widget(module: types.ModuleType) -> Iterator[Any]:
     """The panel, set up and shown off-screen."""
-    panel = module.MedGSWidget()
-    panel.setup()
-    panel.frame.resize(520, 900)
-    panel.frame.show()
-    yield panel
-    panel.cleanup()
+    outer = module.MedGSWidget()
+    outer.setup()
+    outer.frame.resize(520, 900)
+    outer.frame.show()
+    outer.enter()
+    outer.panel.frame = outer.frame
+    yield outer.panel
+    outer.cleanup()

@@ -217,6 +217,8 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):
 
     def _collapse(self, value: bool) -> None:
         self._collapsed = value
+        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
+            child.setVisible(not value)
 
 
 class ctkPathLineEdit(QtWidgets.QLineEdit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
@@ -310,10 +311,11 @@ def test_quitting_ends_the_worker_and_keeps_its_folder(ready, use, slicer_stand_
 
 
 @pytest.fixture
-def small_sample(module, monkeypatch) -> None:
+def small_sample(slicer_stand_in, monkeypatch) -> None:
     """The sample aneurysm on a coarse grid, since only its way into the scene is tested."""
-    points = tuple(replace(point, size=(28, 28, 12), gapMm=10.0) for point in module.sampledata.TIME_POINTS)
-    monkeypatch.setattr(module.sampledata, "TIME_POINTS", points)
+    sampledata = importlib.import_module("MedGSLib.panel.sampledata")
+    points = tuple(replace(point, size=(28, 28, 12), gapMm=10.0) for point in sampledata.TIME_POINTS)
+    monkeypatch.setattr(sampledata, "TIME_POINTS", points)
 
 
 @pytest.mark.usefixtures("small_sample")

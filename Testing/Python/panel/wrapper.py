@@ -88,9 +88,9 @@ def parameterNodeWrapper(cls: type) -> type:
 
 def __init(self: Any, node: Any) -> None:
     self.parameterNode, self._guis, self._updating = node, {}, False
-    for name, (kind, annotations) in self._types.items():
+    for name, (kind, notes) in self._types.items():
         if kind in WIDGETS:
-            _check(self._defaults[name], kind, annotations)
+            _check(self._defaults[name], kind, notes)
             if node.GetParameter(name) == "":
                 node.SetParameter(name, repr(self._defaults[name]))
 

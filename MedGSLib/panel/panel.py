@@ -1,0 +1,248 @@
+"""The panel: what happens when the user does something, when a job does something, and when the scene comes and goes."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from MedGSLib.errors import MedGSError
+from MedGSLib.job.folder import JobFolder
+from MedGSLib.job.process import JobController
+from MedGSLib.panel import parameters, sampledata, wording
+from MedGSLib.panel.environmentbox import EnvironmentBox
+from MedGSLib.panel.jobsbox import JobsBox
+from MedGSLib.panel.links import WidgetLinks
+from MedGSLib.panel.logic import PanelLogic
+from MedGSLib.panel.parameters import MedGSParameterNode
+from MedGSLib.panel.progressview import ProgressView
+from MedGSLib.panel.session import belongsTo, isFinished
+from MedGSLib.scene.export import missingInputs
+
+POLL_INTERVAL_MS = 250
+
+
+class Panel(VTKObservationMixin):
+    """Everything behind the widgets of ``MedGS.ui``.
+
+    :param uiWidget: what ``slicer.util.loadUI`` made of it.
+    :param logic: the jobs and parameters.
+    """
+
+    def __init__(self, uiWidget: Any, logic: PanelLogic) -> None:
+        VTKObservationMixin.__init__(self)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = logic
+        self._parameterNode: Any = None
+        self._parameterNodeGuiTag: Any = None
+        self._isEntered = False
+        self.progress = ProgressView(self.ui, self.logic.session)
+        self.environment = EnvironmentBox(self.ui, self.progress.log, self.updateState)
+        self.jobs = JobsBox(self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.progress.say)
+        self.links = WidgetLinks(self.ui, lambda: self._parameterNode)
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_INTERVAL_MS)
+        self.timer.connect("timeout()", self.onTimer)
+        self._connect()
+        self.initializeParameterNode()
+        self.jobs.refresh()
+
+    def _connect(self) -> None:
+        ui = self.ui
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        slicer.app.connect("aboutToQuit()", self.onQuit)
+        ui.reconstructButton.connect("clicked(bool)", self.onReconstruct)
+        ui.queueButton.connect("clicked(bool)", self.onQueue)
+        ui.sampleDataButton.connect("clicked(bool)", self.onSampleData)
+        ui.copyReportButton.connect("clicked(bool)", lambda _checked: self.progress.copyReport())
+
+    def cleanup(self) -> None:
+        """The panel is destroyed: by a reload, or with the application."""
+        self.timer.stop()
+        self.removeObservers()
+        slicer.app.disconnect("aboutToQuit()", self.onQuit)
+        self.onQuit()
+
+    def enter(self) -> None:
+        """The user opens the module."""
+        self._isEntered = True
+        self.initializeParameterNode()
+        self.jobs.refresh()
+        if self.environment.facts is None and not self.environment.isBusy and not slicer.app.testingEnabled():
+            self.environment.onCheck()
+            self._startTimer()
+
+    def exit(self) -> None:
+        """The user opens another module; jobs go on."""
+        self._isEntered = False
+        self.disconnectParameterNode()
+
+    def onQuit(self) -> None:
+        """The application ends; an unfinished job can be resumed next time."""
+        self.environment.stop()
+        self.logic.session.stop()
+
+    def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
+        """The scene goes; the job keeps its folder and can be imported later."""
+        self.setParameterNode(None)
+        if self.logic.session.isBusy:
+            self.progress.log("The scene was closed; the job goes on, and its result can be imported from Advanced.")
+
+    def onSceneEndClose(self, _caller: Any, _event: Any) -> None:
+        """An empty scene is there."""
+        if self._isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        """Show the parameters of the scene, with a first volume and its segmentation chosen where nothing is."""
+        self.setParameterNode(self.logic.getParameterNode())
+        node = self._parameterNode
+        if node.inputVolume is None:
+            node.inputVolume = slicer.mrmlScene.GetNodeByID(
+                slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID() or ""
+            ) or slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        if node.segmentation is None:
+            node.segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+
+    def disconnectParameterNode(self) -> None:
+        """Leave the parameters alone while the panel is hidden."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._parameterNodeGuiTag = None
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+            self._parameterNode = None
+
+    def setParameterNode(self, node: Optional[MedGSParameterNode]) -> None:
+        """Show other parameters, or none while there is no scene."""
+        self.disconnectParameterNode()
+        self._parameterNode = node
+        if node is not None:
+            self._parameterNodeGuiTag = node.connectGui(self.ui)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+            self.onParametersChanged()
+
+    def onParametersChanged(self, _caller: Any = None, _event: Any = None) -> None:
+        """A parameter has changed: by the user, by a script, or because another scene was loaded."""
+        if self._parameterNode is not None:
+            self.links.show(self._parameterNode)
+            self.updateState()
+
+    def chooseSegment(self, segmentation: slicer.vtkMRMLSegmentationNode, segmentId: str = "") -> None:
+        """Pick a segmentation (and one of its segments) and the volume that it was drawn on."""
+        self.initializeParameterNode()
+        volume = segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
+        with slicer.util.NodeModify(self._parameterNode):
+            self._parameterNode.segmentation = segmentation
+            self._parameterNode.segmentIds = segmentId
+            if volume is not None:
+                self._parameterNode.inputVolume = volume
+
+    def missing(self) -> List[str]:
+        """Everything that keeps Reconstruct from being pressed, one sentence each."""
+        if self._parameterNode is None:
+            return ["There is no scene."]
+        found = []
+        options = {}
+        try:
+            options = parameters.jobParameters(self._parameterNode)
+        except MedGSError as error:
+            found.append(str(error))
+        found = missingInputs(parameters.sceneInput(self._parameterNode), options) + found
+        return found + ([self.environment.complaint] if self.environment.complaint else [])
+
+    def updateState(self) -> None:
+        """Buttons, tooltips, estimate, progress: everything that follows from parameters and jobs."""
+        session = self.logic.session
+        missing = self.missing()
+        self.ui.reconstructButton.text = _("Cancel") if session.isBusy else _("Reconstruct")
+        self.ui.reconstructButton.enabled = session.isBusy or not missing
+        advice = "\n".join(missing) or _("Start the reconstruction in the background.")
+        self.ui.reconstructButton.toolTip = _("Stop the running reconstruction.") if session.isBusy else advice
+        self.ui.queueButton.visible = session.isBusy
+        self.ui.queueButton.enabled = not missing
+        self.ui.queueButton.toolTip = "\n".join(missing) or _("Let these inputs be reconstructed after the running job.")
+        self.ui.estimateLabel.text = "" if missing or self._parameterNode is None else self.logic.estimate(
+            self._parameterNode, self.environment.onGpu
+        )
+        self.progress.update()
+
+    def onReconstruct(self, _checked: bool = False) -> None:
+        """Start, or cancel what runs."""
+        if self.logic.session.isBusy:
+            self.logic.session.cancel()
+            self.progress.update()
+        else:
+            self.onQueue()
+
+    def onQueue(self, _checked: bool = False) -> None:
+        """Start a job, or let it wait for the one that runs."""
+        with slicer.util.tryWithErrorDisplay(_("The job could not be prepared."), waitCursor=True):
+            try:
+                job = self.logic.submit(self._parameterNode, self.environment.command())
+                self._parameterNode.jobFolder = str(job.folder.path)
+                self.progress.log(f"Job folder: {job.folder.path}")
+            except MedGSError as error:
+                self.progress.say(str(error))
+        self._startTimer()
+        self.jobs.refresh()
+        self.updateState()
+
+    def onTimer(self) -> None:
+        """Look at jobs and environment; stops by itself when nothing runs."""
+        session = self.logic.session
+        self.environment.poll()
+        news = session.poll()
+        for event in news.events:
+            self.progress.log(wording.logLine(event))
+        for job in news.ended:
+            self.onJobEnded(job)
+        self.progress.update()
+        if news.ended:
+            self.jobs.refresh()
+            self.updateState()
+        if not session.isBusy and not self.environment.isBusy:
+            self.timer.stop()
+
+    def onJobEnded(self, job: JobController) -> None:
+        """Import a result whose input is still in the scene; leave the others to the list of jobs."""
+        self.progress.say(wording.statusText(job))
+        if not isFinished(job):
+            return
+        self.logic.learn(job)
+        if belongsTo(slicer.mrmlScene, job.folder):
+            self.importFolder(job.folder)
+        else:
+            self.progress.say(_("A job is done, but its input is not in this scene; import it from Advanced, Jobs on this computer."))
+
+    def importFolder(self, folder: JobFolder) -> None:
+        """Put the result of a job into the scene, all of it or nothing."""
+        try:
+            nodes = self.logic.importResult(folder)
+            self.ui.show3DButton.setSegmentationNode(nodes.segmentation)
+            self.ui.summaryLabel.text = wording.summary(nodes.report, nodes.sentences)
+            self.ui.resultsCollapsibleButton.collapsed = False
+        except MedGSError as error:
+            self.progress.say(str(error))
+
+    def resumeFolder(self, folder: JobFolder) -> None:
+        """Go on with an interrupted job, or follow one that runs."""
+        self.logic.session.start(folder, self.environment.command())
+        self._startTimer()
+        self.updateState()
+
+    def onSampleData(self, _checked: bool = False) -> None:
+        """Make the sample and choose its first time point."""
+        with slicer.util.tryWithErrorDisplay(_("The sample could not be made."), waitCursor=True):
+            made = [sampledata.makeTimePoint(point) for point in sampledata.TIME_POINTS]
+            self.chooseSegment(made[0][1])
+            slicer.util.setSliceViewerLayers(background=made[0][0], fit=True)
+
+    def _startTimer(self) -> None:
+        if not self.timer.isActive():
+            self.timer.start()

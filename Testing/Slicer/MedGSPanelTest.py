@@ -1,0 +1,49 @@
+"""Inside Slicer: the panel with the real widgets, without a worker."""
+
+import unittest
+
+import slicer
+
+
+class MedGSPanelTest(unittest.TestCase):
+    """What only the application itself can show: that the .ui, the wrapper and the widgets fit together."""
+
+    def setUp(self):
+        """The panel over an empty scene."""
+        slicer.mrmlScene.Clear()
+        self.widget = slicer.util.getModuleWidget("MedGS").panel
+        self.widget.initializeParameterNode()
+
+    def test_emptySceneCannotBeReconstructed(self):
+        """The button is off and its tooltip lists what is missing."""
+        self.assertFalse(self.widget.ui.reconstructButton.enabled)
+        self.assertIn("Choose an input volume.", self.widget.ui.reconstructButton.toolTip)
+
+    def test_sampleMakesThePanelReady(self):
+        """The sample data chooses itself, and a choice in a widget reaches the parameters."""
+        self.widget.onSampleData()
+        self.assertEqual(self.widget._parameterNode.inputVolume.GetName(), "MedGSAneurysm2024")
+        self.assertEqual(self.widget.ui.segmentSelector.currentNode().GetName(), "MedGSAneurysm2024_Segmentation")
+        self.widget.ui.seedSpinBox.value = 7
+        self.assertEqual(self.widget._parameterNode.seed, 7)
+        self.widget.ui.highRadioButton.checked = True
+        self.assertEqual(self.widget._parameterNode.preset, "high")
+        missing = [sentence for sentence in self.widget.missing() if "environment" not in sentence.lower() and "Python" not in sentence]
+        self.assertEqual(missing, [])
+
+    def test_segmentChoiceGoesBothWays(self):
+        """Ticking a segment reaches the parameters, and parameters tick segments."""
+        self.widget.onSampleData()
+        selector = self.widget.ui.segmentSelector
+        segmentId = selector.currentNode().GetSegmentation().GetNthSegmentID(0)
+        selector.setSelectedSegmentIDs([segmentId])
+        self.assertEqual(self.widget._parameterNode.segmentIds, segmentId)
+        self.widget._parameterNode.segmentIds = ""
+        self.assertEqual(list(selector.selectedSegmentIDs()), [])
+
+    def test_sceneCloseIsSurvived(self):
+        """Closing the scene leaves a working panel."""
+        self.widget.onSampleData()
+        slicer.mrmlScene.Clear()
+        self.widget.initializeParameterNode()
+        self.assertIsNone(self.widget._parameterNode.inputVolume)
