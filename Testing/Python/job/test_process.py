@@ -338,10 +338,14 @@ def test_worker_behind_a_launcher_succeeds_and_is_cancelled(control, to_end, unt
 
 
 @posix_only
-def test_process_that_leads_no_group_is_killed_too(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def test_kill_tree_finds_a_process_without_a_group_and_children_that_left_it():
+    nested = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)"
+    script = f"import subprocess, sys, time; print({nested}.pid, flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    stray = int(child.stdout.readline())
     kill_tree(child.pid)
-    assert child.wait(timeout=1.0) == -signal.SIGKILL
+    assert child.wait(timeout=1.0) == -signal.SIGKILL and gone([stray])
 
 
 def test_attach_to_a_job_never_started(control):
