@@ -71,10 +71,12 @@ def prepare(
     reporter: Reporter,
     checkpoints: CheckpointStore | None = None,
     window: tuple[float, float] | None = None,
+    device: str = "cpu",
 ) -> Preparation:
     """Choose window and output grid, and predict the image and the masks between the acquired slices.
 
     :param window: image values that become 0 and 1; None takes percentiles of the image.
+    :param device: torch device of the prior's network.
     :raises InputError: if the stack lacks what the mode needs.
     """
     stack = _parts_for_mode(stack, config.mode)
@@ -90,7 +92,7 @@ def prepare(
     prior, slices = None, None
     if stack.image is not None and window is not None:
         slices = (stack.image - np.float32(window[0])) / np.float32(window[1] - window[0])
-        prior = _image_prior(stack, slices, factor, profile, config, reporter, checkpoints)
+        prior = _image_prior(stack, slices, factor, profile, config, reporter, checkpoints, device)
         report["image_prior"] = prior.report
     distances = None
     if stack.occupancy is not None:
@@ -142,6 +144,10 @@ def _parts_for_mode(stack: SliceStack, mode: str) -> SliceStack:
         raise InputError(f"The mode '{mode}' needs an image.")
     if mode != "image" and stack.occupancy is None:
         raise InputError(f"The mode '{mode}' needs a mask.")
+    if stack.shape[0] < 2:
+        raise InputError("The stack is a single slice, and at least 2 are needed to reconstruct between.")
+    if mode != "mask" and stack.image is not None and not np.isfinite(stack.image).all():
+        raise InputError("The image holds values that are not numbers, so it cannot be reconstructed.")
     if mode == "image":
         return replace(stack, occupancy=None, labels=(), annotated=np.ones(stack.shape[0], bool))
     return replace(stack, image=None) if mode == "mask" else stack
@@ -155,6 +161,7 @@ def _image_prior(
     config: ReconstructionConfig,
     reporter: Reporter,
     checkpoints: CheckpointStore | None,
+    device: str,
 ) -> ImagePrior:
     """The prior, with its network taken from a checkpoint of the same run where there is one."""
     stored = None if checkpoints is None else checkpoints.load(PRIOR_STAGE)
@@ -166,6 +173,7 @@ def _image_prior(
         profile,
         reporter,
         stack.coordinates,
+        device,
         state=None if stored is None else stored.tensors,
     )
     if checkpoints is not None and stored is None and prior.state:
