@@ -18,7 +18,6 @@ from MedGSLib.panel.environmentbox import EnvironmentBox
 from MedGSLib.panel.jobsbox import JobsBox
 from MedGSLib.panel.links import WidgetLinks
 from MedGSLib.panel.logic import PanelLogic
-from MedGSLib.panel.parameters import MedGSParameterNode
 from MedGSLib.panel.progressview import ProgressView
 from MedGSLib.panel.session import belongsTo, isFinished
 from MedGSLib.scene.export import missingInputs
@@ -118,7 +117,7 @@ class Panel(VTKObservationMixin):
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
             self._parameterNode = None
 
-    def setParameterNode(self, node: Optional[MedGSParameterNode]) -> None:
+    def setParameterNode(self, node: Optional[Any]) -> None:
         """Show other parameters, or none while there is no scene."""
         self.disconnectParameterNode()
         self._parameterNode = node
