@@ -8,7 +8,7 @@ from typing import Any
 
 from MedGSLib.cli import reconstruct
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import ArgumentParser, add_command, existing
+from MedGSLib.cli.parser import ArgumentParser, add_command, existing, keep_vtk_quiet
 from MedGSLib.errors import EXIT_DONE, InputError
 
 DETAILS = """CASES.csv has one row a case and a heading row. The columns are 'image' and 'mask' (paths, relative to the CSV file),
@@ -32,6 +32,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run all cases that are not finished."""
     existing(arguments.cases, "case list")
+    keep_vtk_quiet(arguments)
 
     from MedGSLib.batch import read_cases, run_batch
 

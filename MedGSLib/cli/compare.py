@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import add_command, existing, label
+from MedGSLib.cli.parser import add_command, existing, keep_vtk_quiet, label
 from MedGSLib.errors import InputError
 
 DETAILS = """a time point is one of
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         existing(Path(arguments.registration), "transform")
     paths = [_time_point_paths(text) for text in texts]
 
+    keep_vtk_quiet(arguments)
     from MedGSLib.longitudinal.compare import compare_files
 
     report = compare_files(

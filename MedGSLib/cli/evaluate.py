@@ -16,6 +16,7 @@ from MedGSLib.cli.parser import (
     count,
     existing,
     input_options,
+    keep_vtk_quiet,
 )
 
 METHODS = ("medgs", "linear", "cubic", "sinc", "flow", "nearest", "sdf", "sdf_cubic", "morphological")
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     existing(arguments.image, "image")
     existing(arguments.mask, "mask")
 
+    keep_vtk_quiet(arguments)
     from MedGSLib.config import preset_config
     from MedGSLib.evaluate import evaluate_files
 

@@ -192,3 +192,11 @@ def existing(path: Path | None, what: str) -> Path | None:
     if path is not None and not path.exists():
         raise InputError(f"The {what} '{path}' does not exist.")
     return path
+
+
+def keep_vtk_quiet(arguments: argparse.Namespace) -> None:
+    """Keep VTK's own error lines off stderr, where a failure is one sentence; -v lets them through."""
+    if not arguments.verbose:
+        from vtkmodules.vtkCommonCore import vtkLogger
+
+        vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
