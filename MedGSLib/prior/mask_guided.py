@@ -25,6 +25,8 @@ Planes = NDArray[np.float32]
 BAND_PX = 5.0
 LIKELIHOOD_BAND_PX = 6.0
 LIKELIHOOD_BINS = 32
+SMOOTHING_PX = 0.8
+"""Blur of the classifier's probabilities: pixels are classified one by one, and a surface is smooth."""
 FEWEST_ANNOTATED = 4
 FEWEST_SAMPLES = 400
 GUIDANCE_GAIN = 0.75
@@ -213,7 +215,7 @@ def _refined(flow: Planes, features: Planes, classifier: HistGradientBoostingCla
         return flow
     occupancy = (flow > 0).astype(np.float32)
     occupancy[band] = classifier.predict_proba(features[band])[:, 1]
-    return np.where(band, signed_distance_2d(occupancy), flow).astype(np.float32)
+    return np.where(band, signed_distance_2d(gaussian_filter(occupancy, SMOOTHING_PX)), flow).astype(np.float32)
 
 
 def _left_out_samples(predictor: _Predictor, chosen: NDArray[np.int64], distances: Planes) -> list[_Sample]:
