@@ -22,6 +22,7 @@ from MedGSLib.errors import InputError
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
 from MedGSLib.geometry import OutputGrid
 from MedGSLib.io.stack import load_stack
+from MedGSLib.live_preview import LivePreview
 from MedGSLib.mesh import occupancy_to_mesh
 from MedGSLib.model_file import ModelHeader
 from MedGSLib.outputs import write_outputs
@@ -100,11 +101,13 @@ def reconstruct(
     config: ReconstructionConfig,
     progress: ProgressCallback | None = None,
     checkpoint_dir: Path | None = None,
+    live_preview: LivePreview | None = None,
 ) -> Reconstruction:
     """Reconstruct a stack of slices.
 
     :param progress: called with every :class:`MedGSLib.progress.ProgressEvent`; returning False cancels.
     :param checkpoint_dir: where unfinished work is kept and continued from; None keeps none.
+    :param live_preview: where the slice being learnt is shown; None shows none.
     :raises InputError: if the stack lacks what the mode needs.
     :raises Cancelled: on request.
     :raises ResourceError: when memory or disk runs out.
@@ -114,7 +117,7 @@ def reconstruct(
     checkpoints = None
     if checkpoint_dir is not None:
         checkpoints = CheckpointStore(checkpoint_dir, fingerprint(stack, config), config.checkpoint_interval_s)
-    fitted = fit_stack(stack, config, reporter, checkpoints)
+    fitted = fit_stack(stack, config, reporter, checkpoints, live_preview)
     check = None
     if config.self_check:
         check = self_check(fitted.prepared.stack, config, _left_out_result, reporter)
@@ -133,10 +136,15 @@ def fit_stack(stack: SliceStack, config: ReconstructionConfig, reporter: Reporte
     torch.manual_seed(config.seed)
     model = load_start_model(config.refine_mask or config.start_model)
     window = None if model is None else model[1].window
-    prepared = prepare(stack, config, reporter, checkpoints, window)
-    marks.append(time.monotonic())
     device = "cuda" if rasterizer.name == "gsplat_cuda" else "cpu"
+    prepared = prepare(stack, config, reporter, checkpoints, window, device)
+    marks.append(time.monotonic())
     start = start_gaussians(prepared, fold_for(rasterizer, config.fold), model).to(device)
+
+    def show(_iteration: int, gaussians: FoldedGaussians) -> None:
+        if live_preview is not None:
+            live_preview.update(gaussians, prepared.targets, rasterizer)
+
     refines = config.refine_mask is not None
     gaussians, fit_report = fit(
         start,
@@ -147,6 +155,7 @@ def fit_stack(stack: SliceStack, config: ReconstructionConfig, reporter: Reporte
         checkpoints=checkpoints,
         trainable=frozenset({"values"}) if refines else ALL_PARAMETERS,
         frozen_heads=int(refines),
+        on_iteration=show,
     )
     marks.append(time.monotonic())
     rendered = render_dense(gaussians, prepared.grid.positions_mm / prepared.step_mm, prepared.targets.size, rasterizer, reporter)
@@ -268,9 +277,11 @@ def reconstruct_files(
     checkpoint_dir = out / CHECKPOINT_FOLDER
     if not resume:
         CheckpointStore(checkpoint_dir, "").remove()
-    result = reconstruct(stack, config, progress, checkpoint_dir)
+    live_preview = LivePreview(out)
+    result = reconstruct(stack, config, progress, checkpoint_dir, live_preview)
     result.report["inputs"] = {"image": None if image is None else image.name, "mask": None if mask is None else mask.name}
     Reporter(progress).start("write", message="Writing the results.")
     write_outputs(result, out)
+    live_preview.remove()
     CheckpointStore(checkpoint_dir, "").remove()
     return result.report

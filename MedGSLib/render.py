@@ -45,7 +45,7 @@ def render_chunks(
             with torch.no_grad():
                 features, _ = render_slices(gaussians, t, height, width, rasterizer)
             values = features.permute(0, 3, 1, 2).to("cpu").numpy()
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             if chunk == 1:
                 raise ResourceError(_memory_sentence(per_slice)) from error
             torch.cuda.empty_cache()

@@ -13,7 +13,8 @@ from MedGSLib.training.config import DensityControl
 from MedGSLib.training.optimizer import GaussianOptimizer
 
 SPLIT_SHRINK = math.log(1.6)
-RESET_OPACITY = 0.01
+RESET_TO_PRUNE = 2.0
+"""Opacity after a reset, relative to the one below which Gaussians are pruned: they must live long enough to recover."""
 
 
 class DensityController:
@@ -68,7 +69,8 @@ class DensityController:
             steepest = mean_gradient.topk(room).indices
             wanted = torch.zeros_like(wanted).index_fill_(0, steepest, True)
         large = gaussians.log_scale.amax(dim=1) > math.log(self._split_px)
-        alive = torch.sigmoid(gaussians.log_weight) > self._control.prune_opacity
+        opacity = torch.sigmoid(gaussians.log_weight)
+        alive = opacity > min(self._control.prune_opacity, float(opacity.median()))
         split, clone = wanted & large & alive, wanted & ~large & alive
         keep = torch.nonzero(alive & ~split).squeeze(1)
         sources = torch.cat([torch.nonzero(clone).squeeze(1), torch.nonzero(split).squeeze(1).repeat(2)])
@@ -92,6 +94,7 @@ class DensityController:
 
     @torch.no_grad()
     def _reset_opacity(self, optimizer: GaussianOptimizer) -> None:
-        limit = math.log(RESET_OPACITY / (1.0 - RESET_OPACITY))
+        opacity = RESET_TO_PRUNE * self._control.prune_opacity
+        limit = math.log(opacity / (1.0 - opacity))
         self._gaussians.log_weight.clamp_(max=limit)
         optimizer.forget("log_weight")
