@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,20 @@ from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
 from MedGSLib.prior.flow import SMALLEST_SIDE, flow_interpolate
-from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, predict
+from MedGSLib.prior.image_apply import DensePrediction, predict
 from MedGSLib.prior.image_blend import blend_with_flow, leave_one_out
-from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod
-from MedGSLib.prior.image_training import TrainedPrior, new_network, row_planes, train, trainable
-from MedGSLib.prior.network import Precision, RowNetwork
+from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
+from MedGSLib.prior.image_learning import BACK_PROJECTIONS, reconciled, train_prior
+from MedGSLib.prior.image_training import TrainedPrior, trainable
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.thick import ProfileOperator, back_project
 from MedGSLib.progress import Reporter
 
-__all__ = ["PRIOR_PRESETS", "ImagePrior", "PriorConfig", "apply_prior", "image_prior", "train_prior"]
+__all__ = ["PRIOR_PRESETS", "ImagePrior", "PriorConfig", "Sampling", "apply_prior", "image_prior", "train_prior"]
 
 logger = logging.getLogger(__name__)
 
 Slices = NDArray[np.float32]
-BACK_PROJECTIONS = 10
-LARGEST_TRAINING_SET = 80 * 2**20
-"""Voxels of the slices and their neighbours to train on at most; of longer stacks, evenly spaced slices are taken."""
 IRREGULAR_GAP = 1.5
 """A gap larger than this many median gaps is reported: the network was trained for the median."""
 
@@ -78,104 +75,47 @@ def image_prior(
     slices = np.ascontiguousarray(slices, np.float32)
     if slices.ndim != 3 or len(slices) < 1 or factor < 1:
         raise InputError("The slices in between can only be predicted for a stack of images and a factor of 1 or more.")
-    report = _opening_report(config, profile, factor, coordinates)
+    sampling = Sampling(factor, gap_over_pixel, profile)
+    report = _opening_report(config, sampling, coordinates)
     if factor == 1 or len(slices) == 1:
         report["method"], report["reason"] = "none", "there is nothing between the slices"
         return ImagePrior(slices.copy(), np.zeros_like(slices), report)
-    method, reason = _feasible_method(slices, factor, gap_over_pixel, config, profile)
+    method, reason = _feasible_method(slices, sampling, config)
     report.update(method=method, reason=reason)
     if method != "learned":
-        return _without_network(slices, factor, method, profile, report)
-    trained = train_prior(slices, factor, gap_over_pixel, config, profile, reporter, device, state)
-    return apply_prior(trained, slices, factor, gap_over_pixel, config, profile, reporter, report)
-
-
-def train_prior(
-    slices: Slices,
-    factor: int,
-    gap_over_pixel: tuple[float, float],
-    config: PriorConfig,
-    profile: SliceProfile,
-    reporter: Reporter,
-    device: str | torch.device = "cpu",
-    state: dict[str, torch.Tensor] | None = None,
-) -> TrainedPrior:
-    """Train the network on the patient's own slices, or load ``state`` into it; parameters as in :func:`image_prior`.
-
-    :raises InputError: if the slices are too small to learn from, or ``state`` belongs to another network.
-    """
-    precision = Precision(torch.device(device), config.bf16)
-    network = new_network(factor, config, profile, precision, config.context)
-    if state is not None:
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise InputError("The stored prior belongs to other settings; start again without resuming.") from error
-        return TrainedPrior(network.eval(), precision, float("nan"))
-    stacks = (slices[:, None], slices[:, None])
-    if config.context:
-        draft_config = replace(config, iterations=config.draft_iterations)
-        draft = _trained(
-            stacks, new_network(factor, config, profile, precision), gap_over_pixel, draft_config, profile, precision, reporter
-        )
-        network.start_from(draft.network)
-        stacks = _among_neighbours(draft, slices, gap_over_pixel, config.context)
-    return _trained(stacks, network, gap_over_pixel, config, profile, precision, reporter)
-
-
-def _trained(
-    stacks: tuple[Slices, Slices],
-    network: RowNetwork,
-    gap_over_pixel: tuple[float, float],
-    config: PriorConfig,
-    profile: SliceProfile,
-    precision: Precision,
-    reporter: Reporter,
-) -> TrainedPrior:
-    planes = row_planes(stacks, network.factor, gap_over_pixel, profile, precision.device)
-    if not planes:
-        raise InputError("The slices are too small in-plane to learn from them what lies in between.")
-    return train(planes, network, config, precision, reporter)
-
-
-def _among_neighbours(draft: TrainedPrior, slices: Slices, gap_over_pixel: tuple[float, float], context: int) -> tuple[Slices, Slices]:
-    """The acquired slices between planes predicted by the draft, as far apart as the pixels of the axis whose rows are removed."""
-    count = max(1, min(len(slices), LARGEST_TRAINING_SET // (slices[0].size * (2 * context + 1))))
-    chosen = np.unique(np.linspace(0, len(slices) - 1, count).round().astype(np.int64))
-    steps = np.arange(-context, context + 1)
-    stacks = [neighbouring_planes(draft, slices, axis + 1, chosen, steps / gap_over_pixel[axis]) for axis in (0, 1)]
-    for stack in stacks:
-        stack[:, context] = slices[chosen]
-    return stacks[0], stacks[1]
+        return _without_network(slices, sampling, method, report)
+    trained = train_prior(slices, sampling, config, reporter, device, state)
+    return apply_prior(trained, slices, sampling, config, reporter, report)
 
 
 def apply_prior(
     trained: TrainedPrior,
     slices: Slices,
-    factor: int,
-    gap_over_pixel: tuple[float, float],
+    sampling: Sampling,
     config: PriorConfig,
-    profile: SliceProfile,
     reporter: Reporter,
     report: dict[str, Any] | None = None,
 ) -> ImagePrior:
-    """Dense image from a trained network; parameters as in :func:`image_prior`."""
+    """Dense image from a trained network.
+
+    :param slices: float32 (S, H, W) normalised.
+    :param report: what is already known of the run.
+    :raises Cancelled: when the caller cancels.
+    """
     report = dict(report or {}, final_loss=trained.loss, bf16=trained.precision.reduced)
     predicted = predict(trained, slices, reporter)
-    if profile.kind == "point":
-        share = _flow_share(slices, gap_over_pixel, config, trained.precision.device, report)
-        if share > 0:
-            blend_with_flow(predicted.image, predicted.spread, slices, factor, share, reporter)
-        return ImagePrior(predicted.image, predicted.spread, dict(report, flow_share=share), trained.state)
-    return _consistent(predicted, trained, slices, factor, profile, report)
+    if sampling.averaged:
+        return _consistent(predicted, trained, slices, sampling, report)
+    share = _flow_share(slices, sampling, config, trained.precision.device, report)
+    if share > 0:
+        blend_with_flow(predicted.image, predicted.spread, slices, sampling.factor, share, reporter)
+    return ImagePrior(predicted.image, predicted.spread, dict(report, flow_share=share), trained.state)
 
 
-def _flow_share(
-    slices: Slices, gap_over_pixel: tuple[float, float], config: PriorConfig, device: torch.device, report: dict[str, Any]
-) -> float:
+def _flow_share(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device, report: dict[str, Any]) -> float:
     if config.flow_share is not None:
         return config.flow_share
-    judged = leave_one_out(slices, gap_over_pixel, config, device)
+    judged = leave_one_out(slices, sampling, config, device)
     if judged is None:
         return DEFAULT_FLOW_SHARE
     report.update(judged.report)
@@ -183,29 +123,27 @@ def _flow_share(
 
 
 def _consistent(
-    predicted: DensePrediction, trained: TrainedPrior, slices: Slices, factor: int, profile: SliceProfile, report: dict[str, Any]
+    predicted: DensePrediction, trained: TrainedPrior, slices: Slices, sampling: Sampling, report: dict[str, Any]
 ) -> ImagePrior:
     """The network's volume made to reproduce the thick slices; compared with spline interpolation instead of flow, which loses there."""
-    operator = ProfileOperator(profile, len(slices), factor, predicted.margin)
-    image = predicted.image
-    if not trained.network.exact:
-        image = operator.consistent(image, slices, BACK_PROJECTIONS)
+    operator = ProfileOperator(sampling.profile, len(slices), sampling.factor, predicted.margin)
+    image = reconciled(predicted, trained, slices, operator)
     spline = operator.consistent(operator.spread(slices), slices, BACK_PROJECTIONS)
     disagreement = np.hypot(predicted.spread, image - spline)
-    residual = operator.average(image) - slices
     inside = slice(predicted.margin, len(image) - predicted.margin)
-    report["consistency_rms"] = float(np.sqrt(np.mean(residual**2)))
+    report["consistency_rms"] = float(np.sqrt(np.mean((operator.average(image) - slices) ** 2)))
     return ImagePrior(image[inside].copy(), disagreement[inside].copy(), report, trained.state)
 
 
-def _without_network(slices: Slices, factor: int, method: PriorMethod, profile: SliceProfile, report: dict[str, Any]) -> ImagePrior:
+def _without_network(slices: Slices, sampling: Sampling, method: PriorMethod, report: dict[str, Any]) -> ImagePrior:
+    factor = sampling.factor
     index = np.arange(len(slices), dtype=np.float64)
     wanted = np.arange((len(slices) - 1) * factor + 1) / factor
     linear = np.stack([(1 - a) * slices[k] + a * slices[min(k + 1, len(slices) - 1)] for k, a in _neighbours(wanted)]).astype(np.float32)
     image = flow_interpolate(slices, index, wanted, "tvl1") if method == "flow" else linear
     disagreement = np.abs(image - linear)
-    if profile.kind != "point" and method != "none":
-        image = back_project(image, slices, profile, factor, BACK_PROJECTIONS)
+    if sampling.averaged and method != "none":
+        image = back_project(image, slices, sampling.profile, factor, BACK_PROJECTIONS)
         disagreement = np.abs(image - linear)
     return ImagePrior(image, disagreement, report)
 
@@ -214,11 +152,11 @@ def _neighbours(wanted: NDArray[np.float64]) -> list[tuple[int, float]]:
     return [(int(t + 1e-9), float(t - int(t + 1e-9))) for t in wanted]
 
 
-def _opening_report(config: PriorConfig, profile: SliceProfile, factor: int, coordinates: NDArray[np.float64] | None) -> dict[str, Any]:
+def _opening_report(config: PriorConfig, sampling: Sampling, coordinates: NDArray[np.float64] | None) -> dict[str, Any]:
     report: dict[str, Any] = {
         "wanted_method": config.method,
-        "factor": factor,
-        "profile": {"kind": profile.kind, "width": profile.width},
+        "factor": sampling.factor,
+        "profile": {"kind": sampling.profile.kind, "width": sampling.profile.width},
         "channels": config.channels,
         "depth": config.depth,
         "iterations": config.iterations,
@@ -230,16 +168,14 @@ def _opening_report(config: PriorConfig, profile: SliceProfile, factor: int, coo
     return report
 
 
-def _feasible_method(
-    slices: Slices, factor: int, gap_over_pixel: tuple[float, float], config: PriorConfig, profile: SliceProfile
-) -> tuple[PriorMethod, str]:
+def _feasible_method(slices: Slices, sampling: Sampling, config: PriorConfig) -> tuple[PriorMethod, str]:
     """The configured method, or the best one that this stack allows, and why."""
     if config.method in ("none", "linear"):
         return config.method, "as configured"
     if np.ptp(slices) == 0:
         return "linear", "all pixels have the same value"
     if config.method == "learned":
-        if trainable(slices.shape, factor, gap_over_pixel, profile):
+        if trainable(slices.shape, sampling):
             return "learned", "as configured"
         reason = "the slices are too small in-plane to learn from"
     else:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from MedGSLib.prior.flow import SlicePair
 from MedGSLib.prior.image_apply import predict
-from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig
+from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig, Sampling
 from MedGSLib.prior.image_training import new_network, row_planes, train
 from MedGSLib.prior.network import Precision
-from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
 
 Slices = NDArray[np.float32]
@@ -55,23 +54,24 @@ def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, 
         reporter.step(gap + 1)
 
 
-def leave_one_out(slices: Slices, gap_over_pixel: tuple[float, float], config: PriorConfig, device: torch.device) -> LeaveOneOut | None:
+def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device) -> LeaveOneOut | None:
     """Predict every other acquired slice from the rest with a shortly trained network and with flow.
 
+    :param sampling: of all slices.
     :return: None where the stack is too short for it.
     """
     kept, left_out = slices[::2], slices[1 : len(slices) - 1 + len(slices) % 2 : 2]
     left_out = left_out[: len(kept) - 1]
     if len(left_out) < FEWEST_LEFT_OUT:
         return None
-    silent, point = Reporter(), SliceProfile()
-    doubled = (2 * gap_over_pixel[0], 2 * gap_over_pixel[1])
-    planes = row_planes((kept[:, None], kept[:, None]), 2, doubled, point, device)
+    silent = Reporter()
+    halved = Sampling(2, (2 * sampling.gap_over_pixel[0], 2 * sampling.gap_over_pixel[1]))
+    precision = Precision(device, config.bf16)
+    planes = row_planes((kept[:, None], kept[:, None]), halved, device)
     if not planes:
         return None
     trial = replace(config, iterations=min(TRIAL_ITERATIONS, config.iterations))
-    precision = Precision(device, config.bf16)
-    trained = train(planes, new_network(2, trial, point, precision), trial, precision, silent)
+    trained = train(planes, new_network(halved, trial, precision), trial, precision, silent)
     network = predict(trained, kept, silent).image[1::2]
     flow = np.stack([SlicePair(first, second).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
     return _weigh(left_out, network, flow, 0.5 * (kept[:-1] + kept[1:]))

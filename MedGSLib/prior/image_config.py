@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from MedGSLib.prior.profile import SliceProfile
+
 PriorMethod = Literal["learned", "flow", "linear", "none"]
 
 DEFAULT_FLOW_SHARE = 0.35
@@ -46,3 +48,22 @@ PRIOR_PRESETS: dict[str, PriorConfig] = {
     "standard": PriorConfig(),
     "high": PriorConfig(channels=64, depth=8, iterations=1500, draft_iterations=400, learning_rate=0.01),
 }
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the acquired slices sample the patient, and how densely they are to be filled in.
+
+    :ivar factor: sub-slices per gap.
+    :ivar gap_over_pixel: median slice gap over pixel size along (row axis, column axis).
+    :ivar profile: along the stack.
+    """
+
+    factor: int
+    gap_over_pixel: tuple[float, float]
+    profile: SliceProfile = SliceProfile()
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the slices are averages rather than points."""
+        return self.profile.kind != "point"

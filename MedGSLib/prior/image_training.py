@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, zoom
 from torch import Tensor
 
-from MedGSLib.prior.image_config import PriorConfig
+from MedGSLib.prior.image_config import PriorConfig, Sampling
 from MedGSLib.prior.image_optimizer import RowOptimizer
 from MedGSLib.prior.network import Precision, RowNetwork
-from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
+
+Stack = NDArray[np.float32]
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +53,13 @@ class RowPlanes:
     """Slices whose rows stand for sub-slices, each with its neighbouring planes, and the patches drawn from them.
 
     :param planes: (S, 2 * context + 1, rows, columns), the row axis already at the sub-slice spacing; the middle plane is learnt.
-    :param factor: sub-slices per gap.
-    :param profile: of the acquired slices; its average over rows is what the network sees.
+    :param sampling: the network sees rows averaged over its profile.
     """
 
-    def __init__(self, planes: NDArray[np.float32], factor: int, profile: SliceProfile, device: torch.device) -> None:
-        offsets, weights = profile.weights(factor)
-        self._factor = factor
-        self._averaged = profile.kind != "point"
+    def __init__(self, planes: NDArray[np.float32], sampling: Sampling, device: torch.device) -> None:
+        offsets, weights = sampling.profile.weights(sampling.factor)
+        self._factor = factor = sampling.factor
+        self._averaged = sampling.averaged
         kernel = np.zeros(2 * int(offsets[-1]) + 1, np.float32)
         kernel[offsets + offsets[-1]] = weights
         blurred = correlate1d(planes, kernel, axis=2, mode="nearest") if len(kernel) > 1 else planes
@@ -105,43 +105,35 @@ def _runs(start: Tensor, length: int, mirrored: Tensor) -> Tensor:
     return start + torch.where(mirrored == 1, length - 1 - steps, steps)
 
 
-def trainable(shape: tuple[int, ...], factor: int, gap_over_pixel: tuple[float, float], profile: SliceProfile) -> bool:
+def trainable(shape: tuple[int, ...], sampling: Sampling) -> bool:
     """Whether slices of shape (S, H, W) are large enough to learn from along at least one axis."""
     blank = np.broadcast_to(np.float32(0), (1, 1, *shape[1:]))
-    return bool(row_planes((blank, blank), factor, gap_over_pixel, profile, torch.device("cpu")))
+    return bool(row_planes((blank, blank), sampling, torch.device("cpu")))
 
 
-def row_planes(
-    stacks: tuple[NDArray[np.float32], NDArray[np.float32]],
-    factor: int,
-    gap_over_pixel: tuple[float, float],
-    profile: SliceProfile,
-    device: torch.device,
-) -> list[RowPlanes]:
-    """The training planes of both in-plane axes that are large enough.
+def row_planes(stacks: tuple[Stack, Stack], sampling: Sampling, device: torch.device) -> list[RowPlanes]:
+    """The training planes of both in-plane axes that are large enough; each axis is resampled to the sub-slice spacing.
 
     :param stacks: (S, 2 * context + 1, H, W) normalised, for rows removed along the row axis and along the column axis.
-    :param gap_over_pixel: slice gap over pixel size along (row axis, column axis); each axis is resampled to the sub-slice spacing.
     """
     planes = []
-    for oriented, ratio in zip((stacks[0], stacks[1].swapaxes(2, 3)), gap_over_pixel, strict=True):
-        scale = factor / ratio
+    for oriented, ratio in zip((stacks[0], stacks[1].swapaxes(2, 3)), sampling.gap_over_pixel, strict=True):
+        scale = sampling.factor / ratio
         if abs(scale - 1) > RESAMPLING_TOLERANCE:
             oriented = zoom(oriented, (1, 1, scale, 1), order=1)
-        candidate = RowPlanes(np.asarray(oriented, np.float32), factor, profile, device)
+        candidate = RowPlanes(np.asarray(oriented, np.float32), sampling, device)
         if candidate.usable:
             planes.append(candidate)
     return planes
 
 
-def new_network(factor: int, config: PriorConfig, profile: SliceProfile, precision: Precision, context: int = 0) -> RowNetwork:
+def new_network(sampling: Sampling, config: PriorConfig, precision: Precision, context: int = 0) -> RowNetwork:
     """An untrained network of the configured size, the same for the same seed."""
     devices = [precision.device] if precision.device.type == "cuda" else []
+    exact = sampling.averaged and sampling.profile.tiles_exactly(sampling.factor)
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
-        averaged = profile.kind != "point"
-        exact = averaged and profile.tiles_exactly(factor)
-        network = RowNetwork(factor, config.channels, config.depth, context, averaged, exact)
+        network = RowNetwork(sampling.factor, config.channels, config.depth, context, sampling.averaged, exact)
     return network.to(precision.device, memory_format=precision.layout)  # type: ignore[call-overload]
 
 

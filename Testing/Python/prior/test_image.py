@@ -13,8 +13,8 @@ from MedGSLib.errors import Cancelled, InputError
 from MedGSLib.prior.image import ImagePrior, PriorConfig, image_prior
 from MedGSLib.progress import Reporter
 
-SMALL = PriorConfig(channels=16, depth=4, iterations=120, flow_share=0.35)
-TINY = PriorConfig(channels=8, depth=3, iterations=4, flow_share=0.35)
+SMALL = PriorConfig(channels=16, depth=4, iterations=100, draft_iterations=60, flow_share=0.35)
+TINY = PriorConfig(channels=8, depth=3, iterations=4, draft_iterations=3, flow_share=0.35)
 
 
 def psnr(predicted: np.ndarray, truth: np.ndarray) -> float:

@@ -50,7 +50,7 @@ def test_prior_is_consistent_and_beats_interpolation(profile, factor, truth):
     volume = truth[: (count - 1) * factor + 1]
     operator = ProfileOperator(profile, count, factor)
     slices = operator.average(volume)
-    config = PriorConfig(channels=16, depth=4, iterations=80)
+    config = PriorConfig(channels=16, depth=4, iterations=60, draft_iterations=40)
     prior = image_prior(slices, factor, (float(factor), float(factor)), config, profile)
     assert prior.image.shape == volume.shape == prior.disagreement.shape
     assert prior.report["consistency_rms"] < 0.02 * slices.std()
@@ -71,6 +71,6 @@ def test_other_methods_are_made_consistent_too(method, truth):
 @pytest.mark.parametrize("shape", [(2, 30, 30), (3, 6, 40), (2, 4, 4)])
 def test_small_thick_stacks(shape):
     slices = np.random.default_rng(0).random(shape).astype(np.float32)
-    prior = image_prior(slices, 3, (3.0, 3.0), PriorConfig(channels=8, depth=3, iterations=4), SliceProfile("box", 1.0))
+    prior = image_prior(slices, 3, (3.0, 3.0), PriorConfig(channels=8, depth=3, iterations=4, draft_iterations=3), SliceProfile("box", 1.0))
     assert prior.image.shape == ((shape[0] - 1) * 3 + 1, *shape[1:])
     assert np.isfinite(prior.image).all()

@@ -1,0 +1,97 @@
+"""The two steps of learning: a draft from single planes, then the network that also sees what the draft puts beside each plane."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from MedGSLib.errors import InputError
+from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, predict
+from MedGSLib.prior.image_config import PriorConfig, Sampling
+from MedGSLib.prior.image_training import TrainedPrior, new_network, row_planes, train
+from MedGSLib.prior.network import Precision, RowNetwork
+from MedGSLib.prior.thick import ProfileOperator
+from MedGSLib.progress import Reporter
+
+Slices = NDArray[np.float32]
+
+LARGEST_TRAINING_SET = 80 * 2**20
+"""Voxels of the slices and their neighbours to train on at most; of longer stacks, evenly spaced slices are taken."""
+BACK_PROJECTIONS = 10
+
+
+def train_prior(
+    slices: Slices,
+    sampling: Sampling,
+    config: PriorConfig,
+    reporter: Reporter,
+    device: str | torch.device = "cpu",
+    state: dict[str, torch.Tensor] | None = None,
+) -> TrainedPrior:
+    """Train the network on the patient's own slices, or load weights into it.
+
+    :param slices: float32 (S, H, W) normalised.
+    :param device: torch device of the network.
+    :param state: weights of an earlier run on the same stack and settings.
+    :raises InputError: if the slices are too small to learn from, or ``state`` belongs to another network.
+    :raises Cancelled: when the caller cancels.
+    """
+    precision = Precision(torch.device(device), config.bf16)
+    network = new_network(sampling, config, precision, config.context)
+    if state is not None:
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise InputError("The stored prior belongs to other settings; start again without resuming.") from error
+        return TrainedPrior(network.eval(), precision, float("nan"))
+    stacks = (slices[:, None], slices[:, None])
+    if config.context:
+        draft_config = replace(config, iterations=config.draft_iterations)
+        draft = _trained(stacks, new_network(sampling, config, precision), sampling, draft_config, precision, reporter)
+        network.start_from(draft.network)
+        stacks = _among_neighbours(draft, slices, sampling, config.context, reporter)
+    return _trained(stacks, network, sampling, config, precision, reporter)
+
+
+def _trained(
+    stacks: tuple[Slices, Slices], network: RowNetwork, sampling: Sampling, config: PriorConfig, precision: Precision, reporter: Reporter
+) -> TrainedPrior:
+    planes = row_planes(stacks, sampling, precision.device)
+    if not planes:
+        raise InputError("The slices are too small in-plane to learn from them what lies in between.")
+    return train(planes, network, config, precision, reporter)
+
+
+def _among_neighbours(draft: TrainedPrior, slices: Slices, sampling: Sampling, context: int, reporter: Reporter) -> tuple[Slices, Slices]:
+    """Slices among planes predicted by the draft, as far apart as the pixels of the axis whose rows are removed.
+
+    Thick slices are replaced by what the draft says of their centre: the network is to learn sharp anatomy.
+    """
+    count = max(1, min(len(slices), LARGEST_TRAINING_SET // (slices[0].size * (2 * context + 1))))
+    chosen = np.unique(np.linspace(0, len(slices) - 1, count).round().astype(np.int64))
+    steps = np.arange(-context, context + 1)
+    stacks = [neighbouring_planes(draft, slices, axis + 1, chosen, steps / sampling.gap_over_pixel[axis]) for axis in (0, 1)]
+    middle = slices
+    if sampling.averaged:
+        middle = _sharpened(draft, slices, sampling, reporter)
+    for stack in stacks:
+        stack[:, context] = middle[chosen]
+    return stacks[0], stacks[1]
+
+
+def _sharpened(draft: TrainedPrior, slices: Slices, sampling: Sampling, reporter: Reporter) -> Slices:
+    predicted = predict(draft, slices, reporter)
+    operator = ProfileOperator(sampling.profile, len(slices), sampling.factor, predicted.margin)
+    image = reconciled(predicted, draft, slices, operator)
+    return image[predicted.margin :: sampling.factor][: len(slices)]
+
+
+def reconciled(predicted: DensePrediction, trained: TrainedPrior, slices: Slices, operator: ProfileOperator) -> Slices:
+    """A prediction made to reproduce the thick slices, margins included, unless the network does so by itself.
+
+    :param operator: of the slices' profile on the grid of the prediction.
+    """
+    return predicted.image if trained.network.exact else operator.consistent(predicted.image, slices, BACK_PROJECTIONS)
