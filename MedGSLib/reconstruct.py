@@ -126,15 +126,22 @@ def reconstruct(
     return result
 
 
-def fit_stack(stack: SliceStack, config: ReconstructionConfig, reporter: Reporter, checkpoints: CheckpointStore | None = None) -> Fitted:
+def fit_stack(
+    stack: SliceStack,
+    config: ReconstructionConfig,
+    reporter: Reporter,
+    checkpoints: CheckpointStore | None = None,
+    live_preview: LivePreview | None = None,
+) -> Fitted:
     """Prepare, fit and render, without self-check and surfaces."""
     marks = [time.monotonic()]
-    rasterizer, reason = choose_rasterizer(config.device, config.threads)
+    model = load_start_model(config.refine_mask or config.start_model)
+    blending = None if model is None else model[0].settings.blending
+    rasterizer, reason = choose_rasterizer(config.device, config.threads, blending)
     logger.info(reason)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    model = load_start_model(config.refine_mask or config.start_model)
     window = None if model is None else model[1].window
     device = "cuda" if rasterizer.name == "gsplat_cuda" else "cpu"
     prepared = prepare(stack, config, reporter, checkpoints, window, device)
