@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial.distance import pdist
-from vtkmodules.util.numpy_support import vtk_to_numpy
-from vtkmodules.vtkCommonDataModel import vtkPlane, vtkPolyData
-from vtkmodules.vtkFiltersCore import vtkCutter, vtkPolyDataConnectivityFilter
+from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.config import InputOptions, ReconstructionConfig
 from MedGSLib.geometry import spacing
@@ -21,13 +17,12 @@ from MedGSLib.io.meshes import read_mesh
 from MedGSLib.io.stack import load_stack
 from MedGSLib.io.volumes import read_volume
 from MedGSLib.io.writers import segment_header
-from MedGSLib.metrics_surface import surface_area_mm2, surface_distance, volume_mm3
+from MedGSLib.longitudinal.vessel import measure_vessel
+from MedGSLib.metrics_surface import surface_area_mm2, triangles_of
 from MedGSLib.phantom import AneurysmPhantom, AneurysmTruth, make_aneurysm
 from MedGSLib.preview import DenseResult, write_demo_summary
 from MedGSLib.progress import ProgressCallback
 from MedGSLib.reconstruct import reconstruct_files
-
-SECTIONS = 121
 
 
 @dataclass(frozen=True)
@@ -77,48 +72,18 @@ def write_inputs(phantom: AneurysmPhantom, folder: Path) -> tuple[Path, Path]:
 
 
 def measure(surface: vtkPolyData, truth: AneurysmTruth) -> list[Measure]:
-    """Compare a surface in RAS mm with the truth of the phantom."""
+    """Measure a surface in RAS mm as a user would, and compare with the truth of the phantom."""
     true_surface = truth.mesh()
-    distance = surface_distance(surface, true_surface)
+    from_wall = np.abs(truth.signed_distance(triangles_of(surface)[0]))
+    vessel = measure_vessel(surface)
     return [
-        Measure("largest diameter", truth.max_diameter_mm, largest_section_mm(surface, truth.centerline_ras(SECTIONS)), "mm"),
-        Measure("volume", truth.volume_mm3 / 1000.0, volume_mm3(surface) / 1000.0, "cm3"),
-        Measure("surface", surface_area_mm2(true_surface) / 100.0, surface_area_mm2(surface) / 100.0, "cm2"),
-        Measure("mean distance of surfaces", 0.0, distance.chamfer_mm, "mm"),
-        Measure("95 % distance of surfaces", 0.0, distance.hd95_mm, "mm"),
+        Measure("largest diameter", truth.max_diameter_mm, vessel.max_diameter_mm, "mm"),
+        Measure("length", truth.length_mm, vessel.length_mm, "mm"),
+        Measure("volume", truth.volume_mm3 / 1000.0, vessel.volume_cm3, "cm3"),
+        Measure("surface", surface_area_mm2(true_surface) / 100.0, vessel.area_cm2, "cm2"),
+        Measure("mean distance from the true wall", 0.0, float(from_wall.mean()), "mm"),
+        Measure("95 % distance from the true wall", 0.0, float(np.percentile(from_wall, 95)), "mm"),
     ]
-
-
-def largest_section_mm(surface: vtkPolyData, centerline: NDArray[np.float64]) -> float:
-    """The largest outer-to-outer diameter of all sections of a closed surface perpendicular to a centreline.
-
-    :param centerline: points (N, 3) in RAS mm, from end to end.
-    """
-    tangents = np.gradient(centerline, axis=0)
-    largest = 0.0
-    for center, tangent in zip(centerline, tangents):
-        points = _section(surface, center, tangent)
-        if len(points) > 1:
-            largest = max(largest, float(pdist(points).max()))
-    return largest
-
-
-def _section(surface: vtkPolyData, center: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (M, 3) of the contour nearest to ``center`` in the plane through it."""
-    plane = vtkPlane()
-    plane.SetOrigin(*center)
-    plane.SetNormal(*normal)
-    cutter = vtkCutter()
-    cutter.SetCutFunction(plane)
-    cutter.SetInputData(surface)
-    nearest = vtkPolyDataConnectivityFilter()
-    nearest.SetInputConnection(cutter.GetOutputPort())
-    nearest.SetExtractionModeToClosestPointRegion()
-    nearest.SetClosestPoint(*center)
-    nearest.Update()
-    contour = nearest.GetOutput()
-    used = np.unique(vtk_to_numpy(contour.GetLines().GetConnectivityArray())) if contour.GetNumberOfLines() else np.empty(0, dtype=int)
-    return vtk_to_numpy(contour.GetPoints().GetData())[used].astype(np.float64) if len(used) else np.empty((0, 3))
 
 
 def _dense_result(output: Path, surface: vtkPolyData) -> DenseResult:

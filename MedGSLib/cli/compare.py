@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import add_command, existing, keep_vtk_quiet, label
+from MedGSLib.cli.parser import add_command, existing, keep_vtk_quiet, label, non_negative
 from MedGSLib.errors import InputError
 
 DETAILS = """a time point is one of
   RESULT        a folder written by 'medgs reconstruct'
   MESH          a surface in patient coordinates (.vtp, .ply, .stl)
   IMAGE,MASK    a volume and its segmentation, separated by a comma
+  RESULT,IMAGE  a result and the volume it came from, which helps the registration
 
 example:
   medgs compare result_2023 result_2025 --dates 2023-05-02 2025-04-30 -o growth"""
@@ -37,6 +38,22 @@ def add_parser(commands: Any) -> None:
         help="how follow-ups are brought onto the baseline: by stable anatomy, by surfaces, not at all, or by a transform file",
     )
 
+    parser.add_argument(
+        "--observer-sd",
+        type=non_negative,
+        default=0.0,
+        metavar="MM",
+        help="how differently the contour is drawn twice (default: 0, not counted)",
+    )
+    parser.add_argument(
+        "--kind",
+        type=_kind,
+        action="append",
+        default=[],
+        metavar="SEGMENT=vessel|compact",
+        help="how a segment is measured (default: told by its name and shape)",
+    )
+
 
 def _date(text: str) -> datetime.date:
     digits = text.replace("-", "")
@@ -44,6 +61,13 @@ def _date(text: str) -> datetime.date:
         return datetime.datetime.strptime(digits, "%Y%m%d").date()
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not a date like 2025-04-30") from error
+
+
+def _kind(text: str) -> tuple[str, str]:
+    name, _, kind = text.rpartition("=")
+    if not name or kind not in ("vessel", "compact"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not like aorta=vessel or tumour=compact")
+    return name, kind
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -56,7 +80,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     paths = [_time_point_paths(text) for text in texts]
 
     keep_vtk_quiet(arguments)
-    from MedGSLib.longitudinal.compare import compare_files
+    from MedGSLib.longitudinal.compare import CompareConfig, compare_files
 
     report = compare_files(
         paths,
@@ -65,8 +89,20 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         labels=tuple(arguments.label or ()),
         registration=arguments.registration,
         progress=console.progress,
+        config=CompareConfig(observer_sd_mm=arguments.observer_sd, kinds=dict(arguments.kind)),
     )
-    console.result(f"Compared {len(texts)} time points: {arguments.output}", output=str(arguments.output), report=report)
+    console.result("\n".join([*_lines(report), f"Compared {len(texts)} time points: {arguments.output}"]), output=str(arguments.output))
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    """What changed in which segment, for people."""
+    lines = []
+    for found in report["growth"]:
+        lines.append(f"{found['segment']}, time point {found['followup'] + 1} against the first: {found['verdict']}")
+        for change in found["changes"]:
+            name = change["measure"].replace("_", " ")
+            lines.append(f"  {name:<18} {change['before']:9.2f} -> {change['after']:9.2f} {change['unit']:<4} {change['verdict']}")
+    return lines
 
 
 def _time_point_paths(text: str) -> tuple[Path, ...]:

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     config = preset_config(arguments.preset, device=arguments.device, threads=arguments.threads, seed=arguments.seed)
     measures = run_demo(arguments.output, config, console.progress)
     lines = [
-        f"{measure.name:<28} true {measure.true:9.2f} {measure.unit:<4} measured {measure.measured:9.2f} {measure.unit}"
+        f"{measure.name:<33} true {measure.true:9.2f} {measure.unit:<4} measured {measure.measured:9.2f} {measure.unit}"
         for measure in measures
     ]
     console.result(
