@@ -8,6 +8,7 @@ from typing import Any
 
 from MedGSLib.cli.console import Console
 from MedGSLib.cli.parser import (
+    PRESETS,
     add_advanced_arguments,
     add_command,
     add_fit_arguments,
@@ -18,8 +19,8 @@ from MedGSLib.cli.parser import (
     input_options,
     keep_vtk_quiet,
 )
+from MedGSLib.evaluation.names import METHODS, kind_of
 
-METHODS = ("medgs", "linear", "cubic", "sinc", "flow", "nearest", "sdf", "sdf_cubic", "morphological")
 DEFAULT_METHODS = "medgs,linear,cubic,flow,sdf,morphological"
 
 
@@ -35,7 +36,7 @@ def add_parser(commands: Any) -> None:
         type=_methods,
         default=_methods(DEFAULT_METHODS),
         metavar="A,B",
-        help=f"of {', '.join(METHODS)} (default: {DEFAULT_METHODS})",
+        help=f"of {', '.join(METHODS)}; medgs:fast names a preset (default: {DEFAULT_METHODS})",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the table (JSON, CSV) and the plot")
     add_input_arguments(parser)
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> None:
 
 def _methods(text: str) -> tuple[str, ...]:
     names = tuple(name for name in text.split(",") if name)
-    unknown = [name for name in names if name not in METHODS]
+    unknown = [name for name in names if kind_of(name) not in METHODS or name.partition(":")[2] not in ("", *PRESETS)]
     if unknown or not names:
         raise argparse.ArgumentTypeError(f"'{','.join(unknown)}' is none of {', '.join(METHODS)}")
     return names

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from MedGSLib import __version__
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import ArgumentParser
+from MedGSLib.cli.parser import ArgumentParser, add_message_arguments
 from MedGSLib.cli.stopping import StopRequest
 from MedGSLib.errors import EXIT_CANCELLED
 from MedGSLib.failures import explain
@@ -36,6 +36,8 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"MedGSLib.cli.{name}").add_parser(commands)
+    for command in commands.choices.values():
+        add_message_arguments(command)
     return parser
 
 

@@ -26,7 +26,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def add_command(commands: Any, name: str, run: Any, summary: str, details: str = "") -> ArgumentParser:
-    """Add a subcommand with the options that each one has (--json-events, --quiet, -v).
+    """Add a subcommand.
 
     :param commands: the subparsers action of the main parser.
     :param run: called as ``run(arguments, console)``; returns the exit code (None = 0).
@@ -34,11 +34,15 @@ def add_command(commands: Any, name: str, run: Any, summary: str, details: str =
     """
     parser: ArgumentParser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=details)
     parser.set_defaults(run=run)
-    output = parser.add_argument_group("messages")
-    output.add_argument("--json-events", action="store_true", help="print progress as JSON objects, one a line, on stdout")
-    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    output.add_argument("-v", "--verbose", action="store_true", help="print what is being done in detail, and tracebacks of errors")
     return parser
+
+
+def add_message_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every subcommand has."""
+    group = parser.add_argument_group("messages")
+    group.add_argument("--json-events", action="store_true", help="print progress as JSON objects, one a line, on stdout")
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("-v", "--verbose", action="store_true", help="print what is being done in detail, and tracebacks of errors")
 
 
 def positive(text: str) -> float:
@@ -156,6 +160,11 @@ def add_advanced_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--degree", type=degree, metavar="0..7", help="degree of the drift polynomial")
     group.add_argument("--lambda-img", type=non_negative, metavar="X", help="weight of the image loss")
     group.add_argument("--lambda-seg", type=non_negative, metavar="X", help="weight of the mask loss")
+    group.add_argument(
+        "--slice-profile",
+        choices=("auto", "point", "box", "gaussian"),
+        help="how a slice averages over its thickness (default: auto, a box where the thickness is known)",
+    )
     group.add_argument("--no-self-check", action="store_true", help="skip the check on left-out slices")
 
 
@@ -176,7 +185,7 @@ def input_options(arguments: argparse.Namespace) -> Any:
 
 def config_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """:return: the given fit and advanced arguments under the names of ``preset_config``'s overrides."""
-    fields = ("mode", "scale", "spacing_mm", "device", "threads", "seed", "refine_mask", "start_model")
+    fields = ("mode", "scale", "spacing_mm", "device", "threads", "seed", "refine_mask", "start_model", "slice_profile")
     settings = ("gaussians", "iterations", "degree", "lambda_img", "lambda_seg")
     given = {name: getattr(arguments, name) for name in fields + settings if getattr(arguments, name, None) is not None}
     if getattr(arguments, "no_self_check", False):
