@@ -29,7 +29,7 @@ DISTRIBUTIONS = {
 OPTIONAL = {"gsplat", "itk-morphologicalcontourinterpolation", "psutil"}
 """Packages that the library uses only where they are installed."""
 
-PROVIDED_BY_SLICER = {"slicer", "qt", "ctk"}
+PROVIDED_BY_SLICER = {"slicer", "qt", "ctk", "sampledata", "abstractscriptedsubjecthierarchyplugin"}
 
 
 def project() -> dict:
