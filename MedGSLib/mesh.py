@@ -71,7 +71,7 @@ def occupancy_to_mesh(
         triangles = triangles[:, ::-1]
     surface = polydata_from_arrays(points, triangles)
     if smoothing_iterations > 0:
-        surface = _smoothed(surface, smoothing_iterations)
+        surface = smoothed_surface(surface, smoothing_iterations)
     return with_point_normals(surface)
 
 
@@ -156,8 +156,8 @@ def _flying_edges(field: NDArray[np.float32], level: float) -> tuple[NDArray[np.
     return triangles_of(contour.GetOutput())
 
 
-def _smoothed(surface: vtkPolyData, iterations: int) -> vtkPolyData:
-    """Windowed sinc smoothing, followed by the uniform shift along the normals that restores the enclosed volume."""
+def smoothed_surface(surface: vtkPolyData, iterations: int) -> vtkPolyData:
+    """A closed surface after windowed sinc smoothing, followed by the uniform shift along the normals that restores the enclosed volume."""
     sinc = vtkWindowedSincPolyDataFilter()
     sinc.SetInputData(surface)
     sinc.SetNumberOfIterations(iterations)

@@ -1,0 +1,140 @@
+"""Pictures of a comparison: diameter along the centreline, volume against date, and a one-page summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from vtkmodules.util.numpy_support import vtk_to_numpy
+
+from MedGSLib.longitudinal.compare import GROWTH, SHOWN, Comparison, SegmentGrowth
+from MedGSLib.longitudinal.outputs import BAND_NOTICE, GREY, NOTICE, growth_colors
+from MedGSLib.preview import SCREEN_DPI, save_figure
+from MedGSLib.preview_surface import ANTERIOR, LEFT, POSTERIOR, draw_surfaces
+from MedGSLib.volume import Label
+
+
+def write_plots(comparison: Comparison, out: Path) -> None:
+    """Write ``diameter_<segment>.png``, ``volume.png`` and ``summary.png``.
+
+    :raises ResourceError: if the disk is full.
+    """
+    for name in comparison.segments:
+        if all(measured[name].vessel is not None for measured in comparison.measures):
+            figure = Figure(figsize=(7.0, 4.2), dpi=SCREEN_DPI, layout="constrained")
+            draw_diameters(figure.subplots(), comparison, name)
+            save_figure(figure, out / f"diameter_{Label(0, name).file_name}.png")
+    figure = Figure(figsize=(7.0, 4.2), dpi=SCREEN_DPI, layout="constrained")
+    draw_volumes(figure.subplots(), comparison)
+    save_figure(figure, out / "volume.png")
+    write_summary(comparison, out / "summary.png")
+
+
+def write_summary(comparison: Comparison, path: Path) -> None:
+    """One page: the growth map of the last follow-up from three sides, curves over place and time, and the table of changes."""
+    name = comparison.segments[0]
+    last = [found for found in comparison.growth if found.segment == name][-1]
+    figure = Figure(figsize=(13.0, 9.2), dpi=SCREEN_DPI, layout="constrained")
+    spaces = figure.subplot_mosaic([["front", "left", "back"], ["curve", "volume", "table"]], height_ratios=[1.35, 1.0])
+    _draw_growth([spaces[key] for key in ("front", "left", "back")], comparison, last)
+    if all(measured[name].vessel is not None for measured in comparison.measures):
+        draw_diameters(spaces["curve"], comparison, name)
+    else:
+        _draw_histogram(spaces["curve"], last)
+    draw_volumes(spaces["volume"], comparison)
+    _draw_changes(spaces["table"], last)
+    figure.suptitle(f"{name}: {_title(comparison, 0)} to {_title(comparison, last.followup)}", fontsize=13)
+    figure.supxlabel(f"{NOTICE}\n{BAND_NOTICE}", fontsize=8, color="0.35")
+    save_figure(figure, path)
+
+
+def draw_diameters(axes: Axes, comparison: Comparison, name: str) -> None:
+    """Outer-to-outer diameter perpendicular to the centreline against the distance from the largest one, a curve a date."""
+    for index, measured in enumerate(comparison.measures):
+        vessel = measured[name].vessel
+        assert vessel is not None
+        along = np.array(vessel.profile_at_mm)
+        (line,) = axes.plot(along, vessel.profile_diameter_mm, label=f"{_title(comparison, index)}: {vessel.max_diameter_mm:.1f} mm")
+        axes.plot(vessel.max_diameter_at_mm, vessel.max_diameter_mm, "o", color=line.get_color(), markersize=4)
+    axes.set_xlabel("along the centreline from its inferior end (mm)", fontsize=8)
+    axes.set_ylabel("largest diameter (mm)", fontsize=8)
+    _finish(axes, f"{name}: diameter perpendicular to the centreline")
+
+
+def draw_volumes(axes: Axes, comparison: Comparison) -> None:
+    """Volume of each segment against date, or against the order where dates are unknown."""
+    dated = all(point.date is not None for point in comparison.time_points)
+    across: list[Any] = [point.date for point in comparison.time_points] if dated else [point.name for point in comparison.time_points]
+    for name in comparison.segments:
+        volumes = [measured[name].lesion.volume_cm3 for measured in comparison.measures]
+        bands = [0.0] + [
+            change.band for found in comparison.growth if found.segment == name for change in found.changes if change.measure == "volume"
+        ]
+        axes.errorbar(across, volumes, yerr=bands, marker="o", capsize=3, label=name)
+    axes.set_ylabel("volume (cm³)", fontsize=8)
+    axes.tick_params(axis="x", rotation=20)
+    _finish(axes, "volume; bars: repeatability of the difference to the baseline")
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+
+
+def _title(comparison: Comparison, index: int) -> str:
+    point = comparison.time_points[index]
+    return point.name if point.date is None else point.date.isoformat()
+
+
+def _draw_growth(spaces: list[Axes], comparison: Comparison, found: SegmentGrowth) -> None:
+    if found.surface is None:
+        for axes in spaces:
+            axes.axis("off")
+        spaces[1].text(0.5, 0.5, comparison.registrations[found.followup].message, ha="center", va="center", wrap=True, fontsize=10)
+        return
+    colors = growth_colors(comparison.growth)
+    for axes, view in zip(spaces, (ANTERIOR, LEFT, POSTERIOR), strict=True):
+        draw_surfaces(axes, [found.surface], [GREY], view, scalars=SHOWN, color_map=colors)
+    bar = spaces[-1].figure.colorbar(colors, ax=spaces, shrink=0.7, pad=0.01)
+    bar.set_label("growth outward (mm); grey: within measurement error", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _draw_histogram(axes: Axes, found: SegmentGrowth) -> None:
+    axes.set_title("distances to the baseline (mm)", fontsize=9)
+    if found.surface is not None:
+        axes.hist(vtk_to_numpy(found.surface.GetPointData().GetArray(GROWTH)), bins=60, color="0.5")
+        axes.axvspan(-(found.band_median_mm or 0.0), found.band_median_mm or 0.0, color="tab:green", alpha=0.15)
+    axes.tick_params(labelsize=7)
+
+
+def _draw_changes(axes: Axes, found: SegmentGrowth) -> None:
+    axes.axis("off")
+    rows = [
+        (
+            change.measure.replace("_", " "),
+            f"{change.before:.1f}",
+            f"{change.after:.1f}",
+            f"{change.difference:+.1f} ± {change.band:.1f} {change.unit}",
+            "–" if change.per_year is None else f"{change.per_year:+.1f}",
+            "yes" if change.significant else "no",
+        )
+        for change in found.changes
+    ]
+    table: Any = axes.table(rows, colLabels=("", "before", "after", "change", "per year", "real?"), loc="upper center", cellLoc="center")
+    table.auto_set_font_size(False)
+    table.set_fontsize(8)
+    table.auto_set_column_width(list(range(6)))
+    table.scale(1.0, 1.5)
+    if found.largest_significant_mm is not None and found.largest_significant_place is not None:
+        place = ", ".join(f"{value:.0f}" for value in found.largest_significant_place)
+        text = f"largest change of the wall {found.largest_significant_mm:+.1f} mm at RAS ({place});\n"
+        text += f"{found.significant_area_share:.0%} of the wall changed by more than the band (± {found.band_median_mm:.1f} mm)"
+    else:
+        text = "no part of the wall moved by more than the measurement error" if found.surface is not None else "not aligned"
+    axes.text(0.5, 0.04, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=8)

@@ -1,0 +1,191 @@
+"""One date of a patient: its surfaces, the volume they were seen in, and how finely they were sampled."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from vtkmodules.vtkCommonDataModel import vtkPolyData
+
+from MedGSLib.baselines.masks import interpolate_cubic
+from MedGSLib.errors import InputError
+from MedGSLib.geometry import default_scale
+from MedGSLib.io.images import to_image
+from MedGSLib.io.meshes import read_mesh
+from MedGSLib.io.stack import load_stack
+from MedGSLib.io.volumes import read_volume
+from MedGSLib.longitudinal.growth import Sampling
+from MedGSLib.mesh import occupancy_to_mesh
+from MedGSLib.prior.mask_distance import slice_signed_distances
+from MedGSLib.volume import Label, SliceStack, Volume
+
+logger = logging.getLogger(__name__)
+
+MESH_SUFFIXES = (".vtp", ".ply", ".stl")
+REPORT_FILE = "report.json"
+DEFAULT_SEGMENT = "segment"
+FIELD_WIDTH_PX = 2.0
+
+
+@dataclass(frozen=True)
+class TimePoint:
+    """What is known of one date.
+
+    :ivar surfaces: closed surfaces by segment name, RAS mm.
+    :ivar volume: the image for registration, or None.
+    :ivar segment_mask: bool (K, J, I) on the grid of ``volume``, where the segments are; None means unknown.
+    :ivar sampling: how the surfaces were sampled, or None.
+    """
+
+    name: str
+    surfaces: dict[str, vtkPolyData]
+    date: datetime.date | None = None
+    volume: Volume | None = None
+    segment_mask: NDArray[np.bool_] | None = None
+    sampling: Sampling | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def load_time_point(
+    paths: Sequence[Path], date: datetime.date | None = None, labels: Sequence[str | int] = (), name: str = ""
+) -> TimePoint:
+    """Load a result folder, a mesh, a volume with its mask, or a result folder with the full volume it came from.
+
+    :param paths: (folder), (mesh), (image, mask) or (folder, image).
+    :param labels: the segments to take; all when empty.
+    :raises InputError: in one sentence, for whatever makes it unusable.
+    """
+    first = Path(paths[0])
+    title = name or first.name.split(".")[0]
+    if first.is_dir() and (first / REPORT_FILE).is_file():
+        return _from_result(first, Path(paths[1]) if len(paths) > 1 else None, date, labels, title)
+    if first.suffix.lower() in MESH_SUFFIXES and len(paths) == 1:
+        return TimePoint(title, {DEFAULT_SEGMENT: read_mesh(first)}, date, facts={"source": "mesh"})
+    if len(paths) == 2:
+        return time_point_from_stack(load_stack(first, Path(paths[1]), labels=tuple(labels) or None, margin_mm=None), date, title)
+    raise InputError(f"{first} is no time point; give a result folder with its report.json, a mesh, or an image and its mask.")
+
+
+def time_point_from_stack(stack: SliceStack, date: datetime.date | None = None, name: str = "") -> TimePoint:
+    """A time point from thick slices with masks: surfaces by cubic interpolation of the slices' signed distances.
+
+    :raises InputError: if the stack has no mask.
+    """
+    if stack.occupancy is None:
+        raise InputError("A time point needs a segment, and the stack has none.")
+    volume, mask = _volume_of(stack)
+    return TimePoint(
+        name,
+        {label.name: interpolated_surface(stack, index) for index, label in enumerate(stack.labels)},
+        date or parse_date(stack.meta.get("study_date", "")),
+        volume,
+        mask,
+        sampling_of(stack),
+        {"source": "mask", "slice_thickness_mm": stack.slice_thickness_mm, "gap_mm": stack.gap_mm, "pixel_mm": max(stack.pixel_mm)},
+    )
+
+
+def sampling_of(stack: SliceStack) -> Sampling:
+    """Pixel size, gap and slice normal of a stack."""
+    normal = stack.plane_to_ras[:3, 2] / np.linalg.norm(stack.plane_to_ras[:3, 2])
+    return Sampling(max(stack.pixel_mm), stack.gap_mm, tuple(normal.tolist()))
+
+
+def interpolated_surface(stack: SliceStack, index: int) -> vtkPolyData:
+    """The surface of one segment of a stack of thick slices, by a cubic spline through the slices' signed distances.
+
+    An empty slice counts as at least as far outside as the nearest filled one, else the spline would overshoot between them.
+    """
+    assert stack.occupancy is not None
+    scale = default_scale(stack.gap_mm, stack.pixel_mm[1])
+    step = stack.gap_mm / scale
+    wanted = np.arange(0.0, stack.positions_mm[-1] + 0.5 * step, step)
+    occupancy = stack.occupancy[index, stack.annotated] >= 0.5
+    distances = slice_signed_distances(occupancy, pixel_mm=stack.pixel_mm)
+    filled = np.flatnonzero(occupancy.any(axis=(1, 2)))
+    if len(filled) == 0:
+        raise InputError(f"The segment {stack.labels[index].name} is empty.")
+    for empty in np.setdiff1d(np.arange(len(distances)), filled):
+        nearest = filled[np.abs(filled - empty).argmin()]
+        distances[empty] = np.minimum(distances[empty], distances[nearest])
+    dense = interpolate_cubic(distances, stack.positions_mm[stack.annotated], wanted)
+    return occupancy_to_mesh(0.5 + 0.5 * np.tanh(dense / FIELD_WIDTH_PX), stack.index_to_ras(step))
+
+
+def parse_date(text: str) -> datetime.date | None:
+    """A date from YYYYMMDD (as DICOM writes it) or YYYY-MM-DD; None from anything else."""
+    digits = re.sub(r"\D", "", text)
+    try:
+        return datetime.datetime.strptime(digits, "%Y%m%d").date()
+    except ValueError:
+        return None
+
+
+def _volume_of(stack: SliceStack) -> tuple[Volume | None, NDArray[np.bool_] | None]:
+    """The image of a regular stack as a volume, with the union of its segments; irregular stacks have none."""
+    if stack.image is None or stack.occupancy is None:
+        return None, None
+    gaps = np.diff(stack.positions_mm)
+    if np.ptp(gaps) > 0.02 * stack.gap_mm:
+        logger.warning("The slices of a time point are irregular, so it cannot be registered by its image.")
+        return None, None
+    return Volume(stack.image, stack.index_to_ras(stack.gap_mm), meta=stack.meta), stack.occupancy.max(axis=0) >= 0.5
+
+
+def _from_result(folder: Path, image: Path | None, date: datetime.date | None, labels: Sequence[str | int], name: str) -> TimePoint:
+    try:
+        report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        geometry = report["geometry"]
+        plane = np.array(geometry["plane_to_ras"], dtype=np.float64)
+        sampling = Sampling(max(geometry["pixel_mm"]), float(geometry["input_gap_mm"]), tuple(plane[:3, 2].tolist()))
+        names = list(report["segments"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"The report of the result folder {folder} cannot be read, so it cannot be compared.") from error
+    surfaces = {label: read_mesh(path) for label, path in _mesh_paths(folder, names).items() if not labels or label in labels}
+    if not surfaces:
+        raise InputError(f"The result folder {folder} has none of the wanted segments; it has {', '.join(names) or 'no segment'}.")
+    volume, mask = _result_volume(folder, image)
+    facts = {"source": "result", "preset": report.get("preset"), "slice_thickness_mm": geometry.get("slice_thickness_mm")}
+    when = date or parse_date(str((report.get("inputs") or {}).get("study_date") or ""))
+    return TimePoint(name, surfaces, when, volume, mask, sampling, facts | {"gap_mm": sampling.gap_mm, "pixel_mm": sampling.pixel_mm})
+
+
+def _mesh_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    if len(names) == 1:
+        return {names[0]: folder / "mesh.vtp"}
+    return {name: folder / f"mesh_{Label(0, name).file_name}.vtp" for name in names}
+
+
+def _result_volume(folder: Path, image: Path | None) -> tuple[Volume | None, NDArray[np.bool_] | None]:
+    """The full volume where it is given, else the dense crop of the result, with the segments on its grid."""
+    path = image or folder / "volume.nrrd"
+    if not path.exists():
+        return None, None
+    volume = read_volume(path)
+    segmentation = folder / "segmentation.nrrd"
+    if not segmentation.is_file():
+        return volume, None
+    dense = read_volume(segmentation)
+    if image is None:
+        return volume, dense.voxels > 0
+    return volume, _onto(dense, volume)
+
+
+def _onto(labels: Volume, volume: Volume) -> NDArray[np.bool_]:
+    """Which voxels of a volume lie in a label map of another grid."""
+    moved = sitk.Resample(
+        to_image((labels.voxels > 0).astype(np.uint8), labels.ijk_to_ras),
+        to_image(np.zeros(volume.voxels.shape, np.uint8), volume.ijk_to_ras),
+        sitk.Transform(3, sitk.sitkIdentity),
+        sitk.sitkNearestNeighbor,
+    )
+    return sitk.GetArrayFromImage(moved) > 0
