@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from MedGSLib.prior.flow import SlicePair
+from MedGSLib.prior.flow import FlowMethod, SlicePair
 from MedGSLib.prior.image_apply import predict
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig, Sampling
 from MedGSLib.prior.image_training import new_network, row_planes, train
@@ -17,6 +17,8 @@ from MedGSLib.progress import Reporter
 
 Slices = NDArray[np.float32]
 
+BLENDED_FLOW: FlowMethod = "dis"
+"""In the blend it is not behind TV-L1 and ten times quicker."""
 FEWEST_LEFT_OUT = 3
 """With fewer left-out slices the fitted share means nothing."""
 PRIOR_WEIGHT = 20.0
@@ -45,7 +47,7 @@ def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, 
     """
     reporter.start("prior", len(slices) - 1, "motion between the slices")
     for gap in range(len(slices) - 1):
-        pair = SlicePair(slices[gap], slices[gap + 1])
+        pair = SlicePair(slices[gap], slices[gap + 1], BLENDED_FLOW)
         for sub in range(1, factor):
             index = gap * factor + sub
             difference = pair.at(sub / factor) - image[index]
@@ -73,7 +75,7 @@ def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, devic
     trial = replace(config, iterations=min(TRIAL_ITERATIONS, config.iterations))
     trained = train(planes, new_network(halved, trial, precision), trial, precision, silent)
     network = predict(trained, kept, silent).image[1::2]
-    flow = np.stack([SlicePair(first, second).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
+    flow = np.stack([SlicePair(first, second, BLENDED_FLOW).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
     return _weigh(left_out, network, flow, 0.5 * (kept[:-1] + kept[1:]))
 
 

@@ -21,6 +21,8 @@ Slices = NDArray[np.float32]
 LARGEST_TRAINING_SET = 80 * 2**20
 """Voxels of the slices and their neighbours to train on at most; of longer stacks, evenly spaced slices are taken."""
 BACK_PROJECTIONS = 10
+DRAFT_SEED = 1000
+"""Added to the seed of the draft's patches, so that the network does not see the same ones again."""
 
 
 def train_prior(
@@ -49,7 +51,7 @@ def train_prior(
         return TrainedPrior(network.eval(), precision, float("nan"))
     stacks = (slices[:, None], slices[:, None])
     if config.context:
-        draft_config = replace(config, iterations=config.draft_iterations)
+        draft_config = replace(config, iterations=config.draft_iterations, seed=config.seed + DRAFT_SEED)
         draft = _trained(stacks, new_network(sampling, config, precision), sampling, draft_config, precision, reporter)
         network.start_from(draft.network)
         stacks = _among_neighbours(draft, slices, sampling, config.context, reporter)

@@ -27,7 +27,7 @@ PATCH_COLUMNS = 64
 FEWEST_ROWS = 3
 FEWEST_COLUMNS = 8
 RESAMPLING_TOLERANCE = 0.02
-CHARBONNIER_SQUARED = 1e-4
+CHARBONNIER_SQUARED = 1e-3
 EDGE_LEARNING_RATE = 2e-3
 """Of the first and last convolution and the biases."""
 
@@ -107,7 +107,7 @@ def _runs(start: Tensor, length: int, mirrored: Tensor) -> Tensor:
 
 def trainable(shape: tuple[int, ...], sampling: Sampling) -> bool:
     """Whether slices of shape (S, H, W) are large enough to learn from along at least one axis."""
-    blank = np.broadcast_to(np.float32(0), (1, 1, *shape[1:]))
+    blank = np.zeros((1, 1, *shape[1:]), np.float32)
     return bool(row_planes((blank, blank), sampling, torch.device("cpu")))
 
 
