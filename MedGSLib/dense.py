@@ -6,11 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGSLib.preparation import Preparation
+from MedGSLib.prior.mask_distance import soft_occupancy
 from MedGSLib.prior.thick import back_project
 
 PRIOR_SHARE = 0.5
 """Share of the prior in the image between acquired slices; the mean of both beats either almost everywhere (method study, section 1)."""
+MASK_PRIOR_SHARE = 0.5
+"""Share of the in-between masks in the occupancy: the mean has the Dice of the better of both, and most of the Gaussians' smoothness."""
 BACK_PROJECTIONS = 10
+SHARED_VOXELS = 0.05
+"""Segments that share more than this part of the smaller one's voxels lie over each other on purpose."""
 
 
 def dense_image(rendered: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:
@@ -22,6 +27,20 @@ def dense_image(rendered: NDArray[np.float32], prepared: Preparation) -> NDArray
     share = 0.0 if prepared.prior.report["method"] == "none" else PRIOR_SHARE
     image = (1.0 - share) * rendered + share * on_grid(prepared.prior.image, prepared)
     return true_to_slices(image, prepared)
+
+
+def dense_occupancy(rendered: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:
+    """The occupancies (L, T, H, W), 0..1, on the output grid: mean of Gaussians and in-between masks, which are exact where annotated.
+
+    :param rendered: (T, L, H, W), the mask heads on the output grid.
+    """
+    assert prepared.distances is not None
+    share = MASK_PRIOR_SHARE if prepared.training.pseudo_mask_weight > 0 else 0.0
+    occupancy = np.clip(rendered.transpose(1, 0, 2, 3), 0.0, 1.0)
+    if share == 0.0:
+        return np.ascontiguousarray(occupancy)
+    prior = np.stack([on_grid(soft_occupancy(distance), prepared) for distance in prepared.distances])
+    return (1.0 - share) * occupancy + share * prior
 
 
 def true_to_slices(image: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:
@@ -49,24 +68,50 @@ def on_grid(dense: NDArray[np.float32], prepared: Preparation) -> NDArray[np.flo
     return (1.0 - share) * dense[below] + share * dense[below + 1]
 
 
-def label_map(occupancy: NDArray[np.float32], values: tuple[int, ...]) -> NDArray[np.int32]:
+def exclusive_labels(occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which pairs of segments compete for a voxel, and which lie over each other, as a lumen in its aneurysm.
+
+    :param occupancy: (L, S, H, W) of the input.
+    :return: bool (L, L), symmetric, False on the diagonal and for pairs that share voxels of the smaller one.
+    """
+    filled = (occupancy >= 0.5).reshape(len(occupancy), -1)
+    voxels = filled.sum(axis=1)
+    shared = np.array([[np.count_nonzero(first & second) for second in filled] for first in filled])
+    apart = shared <= SHARED_VOXELS * np.minimum(voxels[:, None], voxels[None, :])
+    return apart & ~np.eye(len(occupancy), dtype=bool)
+
+
+def label_map(occupancy: NDArray[np.float32], values: tuple[int, ...], exclusive: NDArray[np.bool_]) -> NDArray[np.int32]:
     """The most likely label of each voxel; what no label claims is background, so that labels neither overlap nor leave gaps.
+
+    Of segments that lie over each other the smaller one shows.
 
     :param occupancy: (L, T, H, W).
     :param values: the L label values.
+    :param exclusive: bool (L, L), see :func:`exclusive_labels`.
     :return: (T, H, W).
     """
-    background = 1.0 - occupancy.sum(axis=0, keepdims=True)
-    winner = np.concatenate([background, occupancy]).argmax(axis=0)
-    return np.array([0, *values], dtype=np.int32)[winner]
+    if exclusive.sum() == len(values) * (len(values) - 1):
+        background = 1.0 - occupancy.sum(axis=0, keepdims=True)
+        winner = np.concatenate([background, occupancy]).argmax(axis=0)
+        return np.array([0, *values], dtype=np.int32)[winner]
+    claimed = [boundary_field(occupancy, label, exclusive) > 0.5 for label in range(len(values))]
+    labels = np.zeros(occupancy.shape[1:], dtype=np.int32)
+    for label in sorted(range(len(values)), key=lambda label: -int(claimed[label].sum())):
+        labels[claimed[label]] = values[label]
+    return labels
 
 
-def boundary_field(occupancy: NDArray[np.float32], label: int) -> NDArray[np.float32]:
-    """A field (T, H, W) that is 0.5 where ``label`` ties with its strongest rival, so that surfaces of neighbours coincide."""
-    if len(occupancy) == 1:
-        return occupancy[0]
-    rivals = np.concatenate([1.0 - occupancy.sum(axis=0, keepdims=True), np.delete(occupancy, label, axis=0)]).max(axis=0)
-    return 0.5 + 0.5 * (occupancy[label] - rivals)
+def boundary_field(occupancy: NDArray[np.float32], label: int, exclusive: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """A field (T, H, W) that is 0.5 where ``label`` ties with its strongest rival, so that surfaces of neighbours coincide.
+
+    :param exclusive: bool (L, L), see :func:`exclusive_labels`.
+    """
+    rivals = occupancy[exclusive[label]]
+    if len(rivals) == 0:
+        return occupancy[label]
+    background = 1.0 - occupancy[label] - rivals.sum(axis=0)
+    return 0.5 + 0.5 * (occupancy[label] - np.maximum(background, rivals.max(axis=0)))
 
 
 def way_to_slices(positions_mm: NDArray[np.float64], known_mm: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.baselines.images import INTERPOLATORS
 from MedGSLib.config import InputOptions, ReconstructionConfig
-from MedGSLib.dense import boundary_field, dense_image, label_map, on_grid, true_to_slices
+from MedGSLib.dense import boundary_field, dense_image, dense_occupancy, exclusive_labels, label_map, on_grid, true_to_slices
 from MedGSLib.errors import InputError
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
 from MedGSLib.geometry import OutputGrid
@@ -92,8 +92,7 @@ class Fitted:
         """The mask heads (L, T, H, W), 0..1, or None without a mask."""
         if self.prepared.stack.occupancy is None:
             return None
-        masks = self.rendered[:, int(self.prepared.targets.has_image) :]
-        return np.ascontiguousarray(np.clip(masks, 0.0, 1.0).transpose(1, 0, 2, 3))
+        return dense_occupancy(self.rendered[:, int(self.prepared.targets.has_image) :], self.prepared)
 
 
 def reconstruct(
@@ -212,12 +211,14 @@ def _image_and_band(fitted: Fitted, check: SelfCheck | None) -> tuple[NDArray[np
     return (image * (high - low) + low).astype(np.float32), band * np.float32(high - low)
 
 
-def _surfaces(fitted: Fitted, occupancy: NDArray[np.float32], check: SelfCheck | None, reporter: Reporter) -> dict[str, vtkPolyData]:
+def _surfaces(
+    fitted: Fitted, occupancy: NDArray[np.float32], exclusive: NDArray[np.bool_], check: SelfCheck | None, reporter: Reporter
+) -> dict[str, vtkPolyData]:
     prepared, stack = fitted.prepared, fitted.prepared.stack
     meshes = {}
     reporter.start("surface", len(stack.labels))
     for number, label in enumerate(stack.labels):
-        field = boundary_field(occupancy, number)
+        field = boundary_field(occupancy, number, exclusive)
         if field.max() <= 0.5:
             logger.warning("Nothing of the segment %s is left at the 0.5 level, so it has no surface.", label.name)
             continue
@@ -232,9 +233,10 @@ def _assemble(fitted: Fitted, config: ReconstructionConfig, check: SelfCheck | N
     image, uncertainty = _image_and_band(fitted, check)
     occupancy = fitted.occupancy
     labels, meshes = None, {}
-    if occupancy is not None:
-        labels = label_map(occupancy, tuple(label.value for label in stack.labels))
-        meshes = _surfaces(fitted, occupancy, check, reporter)
+    if occupancy is not None and stack.occupancy is not None:
+        exclusive = exclusive_labels(stack.occupancy)
+        labels = label_map(occupancy, tuple(label.value for label in stack.labels), exclusive)
+        meshes = _surfaces(fitted, occupancy, exclusive, check, reporter)
     header = ModelHeader(
         plane_to_ras=stack.plane_to_ras.tolist(),
         step_mm=prepared.step_mm,
