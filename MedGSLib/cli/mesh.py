@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import add_command, existing, keep_vtk_quiet, label, positive
+from MedGSLib.cli.parser import add_command, existing, keep_vtk_quiet, label, positive, whole
 from MedGSLib.cli.render import add_model_arguments
 from MedGSLib.errors import InputError
 
@@ -26,6 +26,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--threshold", type=_fraction, default=0.5, metavar="X", help="mask level of the surface, between 0 and 1 (default: 0.5)"
     )
+    parser.add_argument("--smooth", type=whole, default=0, metavar="N", help="passes of a filter that keeps the volume (default: 0, none)")
     parser.add_argument("--label", type=label, metavar="N|NAME", help="which mask where the model has several (default: the first)")
     spacing = parser.add_mutually_exclusive_group()
     spacing.add_argument("--spacing-from", "--spacing_from", type=Path, metavar="NIFTI", help="take the voxel spacing from this volume")
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     options = MeshOptions(
         interp=arguments.interp,
         threshold=arguments.threshold,
+        smooth=arguments.smooth,
         label=arguments.label,
         spacing_mm=tuple(arguments.spacing) if arguments.spacing else None,
         spacing_from=arguments.spacing_from,

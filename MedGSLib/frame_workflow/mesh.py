@@ -27,6 +27,7 @@ class MeshOptions:
 
     :ivar interp: rendered positions for each gap of the trained frames.
     :ivar threshold: level of the mask field, between 0 and 1.
+    :ivar smooth: passes of the windowed sinc filter on the surface; 0 for none.
     :ivar label: a segment by value or name; None for the first.
     :ivar spacing_mm: pixel width, pixel height and frame distance; with neither this nor ``spacing_from``, those of the training.
     :ivar spacing_from: a volume whose voxel spacing is taken.
@@ -34,6 +35,7 @@ class MeshOptions:
 
     interp: int = 1
     threshold: float = 0.5
+    smooth: int = 0
     label: str | int | None = None
     spacing_mm: tuple[float, float, float] | None = None
     spacing_from: Path | None = None
@@ -55,7 +57,7 @@ def mesh_model(model: Path, output: Path, options: MeshOptions, progress: Progre
     field = render_dense(gaussians, coordinates, header.size, rasterizer, Reporter(progress))[:, channel]
     if field.max() < options.threshold:
         raise InputError(f"The mask never reaches {options.threshold:g} (its maximum is {field.max():.2f}); choose a lower --threshold.")
-    surface = occupancy_to_mesh(field, _index_to_ras(header, options, gap), level=options.threshold)
+    surface = occupancy_to_mesh(field, _index_to_ras(header, options, gap), level=options.threshold, smoothing_iterations=options.smooth)
     write_mesh(surface, output)
     summary = mesh_summary(surface)
     return summary.as_dict()

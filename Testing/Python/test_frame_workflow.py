@@ -16,7 +16,7 @@ from MedGSLib.geometry import flip_ras_lps
 from MedGSLib.io.frame_files import frame_matrix
 from MedGSLib.io.images import write_image
 from MedGSLib.io.meshes import read_mesh
-from MedGSLib.metrics_surface import topology, triangles_of, volume_mm3
+from MedGSLib.metrics_surface import roughness_deg, topology, triangles_of, volume_mm3
 from MedGSLib.model_file import load_model
 from MedGSLib.volume import Volume
 
@@ -123,6 +123,16 @@ def test_the_spacing_may_come_from_a_volume(joint, tmp_path):
     for output, spacing in zip(outputs, (["--spacing", "0.5", "0.5", "2"], ["--spacing-from", str(reference)])):
         assert main(["mesh", "-m", str(joint), *spacing, "-o", str(output), *SMALL]) == 0
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_smoothing_keeps_the_volume_and_lessens_the_roughness(joint, tmp_path):
+    surfaces = []
+    for passes in ("0", "20"):
+        path = tmp_path / f"{passes}.ply"
+        assert main(["mesh", "-m", str(joint), "--interp", "2", "--smooth", passes, "-o", str(path), *SMALL]) == 0
+        surfaces.append(read_mesh(path))
+    assert volume_mm3(surfaces[1]) == pytest.approx(volume_mm3(surfaces[0]), rel=0.02)
+    assert roughness_deg(surfaces[1]) < roughness_deg(surfaces[0])
 
 
 def test_a_higher_threshold_gives_a_smaller_mesh(joint, tmp_path):
