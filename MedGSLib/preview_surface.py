@@ -78,7 +78,7 @@ def draw_surfaces(
         shades.append(base[front] * (0.40 + 0.60 * light[front])[:, None] + 0.10 * (light[front] ** 20)[:, None])
     order = np.argsort(np.concatenate(depths))
     faces = np.clip(np.concatenate(shades)[order], 0.0, 1.0)
-    collection = PolyCollection(np.concatenate(polygons)[order], facecolors=faces, edgecolors=faces, linewidths=0.3, rasterized=True)
+    collection = PolyCollection(list(np.concatenate(polygons)[order]), facecolors=faces, edgecolors=faces, linewidths=0.3, rasterized=True)
     axes.add_collection(collection)
     axes.margins(0.14)
     axes.autoscale_view()
