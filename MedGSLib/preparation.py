@@ -244,5 +244,5 @@ def _fitted_to_data(stack: SliceStack, factor: int, training: TrainingConfig) ->
         max_gaussians=20_000,
         spread=SPARSE_MASK_SPREAD * gap,
         size_factor=1.0,
-        pseudo_mask_weight=0.05,
+        pseudo_mask_weight=0.15,
     )
