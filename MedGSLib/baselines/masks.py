@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from MedGSLib.baselines.contour_process import interpolate_contours
 from MedGSLib.errors import InputError
 from MedGSLib.prior.mask_distance import slice_signed_distances
 
@@ -73,14 +74,6 @@ def morphological(occupancy: NDArray[np.bool_], coordinates: NDArray[np.float64]
 
     :raises InputError: if the ``itk-morphologicalcontourinterpolation`` package is not installed.
     """
-    try:
-        import itk
-
-        interpolator = itk.MorphologicalContourInterpolator
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            "Morphological contour interpolation needs the package itk-morphologicalcontourinterpolation (pip install medgs[benchmark])."
-        ) from error
     coordinates, wanted = np.asarray(coordinates, np.float64), np.asarray(wanted, np.float64)
     step = _grid_step(coordinates, wanted)
     places = np.rint((coordinates - coordinates[0]) / step).astype(int)
@@ -89,11 +82,12 @@ def morphological(occupancy: NDArray[np.bool_], coordinates: NDArray[np.float64]
     grid = np.zeros((places[-1] + 1, *masks.shape[1:]), np.uint8)
     grid[places] = masks
     if np.count_nonzero(masks.any(axis=(1, 2))) >= 2:
-        filled = interpolator.New(itk.image_from_array(grid))
-        filled.SetAxis(2)
-        filled.SetUseBallStructuringElement(True)
-        filled.Update()
-        grid = itk.array_from_image(filled.GetOutput())
+        filled = interpolate_contours(grid)
+        if filled is None:
+            raise InputError(
+                "Morphological contour interpolation needs the package itk-morphologicalcontourinterpolation (pip install medgs[benchmark])."
+            )
+        grid = filled
     index = np.clip(np.rint((wanted - coordinates[0]) / step).astype(int), 0, len(grid) - 1)
     return (grid[index] > 0).astype(np.float32)
 
