@@ -16,7 +16,7 @@ from MedGSLib.preparation import Preparation
 from MedGSLib.training.initialize import initialize, sample_values
 
 SAME_FRAME_TOLERANCE = 1e-3
-"""Largest difference, in px, between the directions of a model and of a stack that count as the same."""
+"""Largest difference, in px for each px, between the frames of a model and of a stack that count as the same."""
 
 
 def start_gaussians(prepared: Preparation, fold: FoldSettings, model: tuple[FoldedGaussians, ModelHeader] | None) -> FoldedGaussians:
@@ -55,10 +55,8 @@ def load_start_model(path: str | None) -> tuple[FoldedGaussians, ModelHeader] | 
 def _moved(gaussians: FoldedGaussians, header: ModelHeader, prepared: Preparation) -> FoldedGaussians:
     """The Gaussians in pixels and output slices of the prepared stack."""
     between = np.linalg.inv(header.matrix) @ prepared.stack.plane_to_ras
-    turned = np.abs(between[:3, :3] - np.eye(3)).max() * max(prepared.targets.size)
-    if turned > SAME_FRAME_TOLERANCE * max(prepared.targets.size) or not np.allclose(
-        spacing(header.matrix), spacing(prepared.stack.plane_to_ras), rtol=1e-4
-    ):
+    turned = np.abs(between[:3, :3] - np.eye(3)).max() > SAME_FRAME_TOLERANCE
+    if turned or not np.allclose(spacing(header.matrix), spacing(prepared.stack.plane_to_ras), rtol=1e-4):
         raise InputError("The model was made from another volume: its slices have another spacing or direction.")
     column, row, along_mm = between[:3, 3]
     ratio = header.step_mm / prepared.step_mm

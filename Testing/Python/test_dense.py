@@ -1,0 +1,124 @@
+"""What is made of rendered slices on the output grid: images true to the input, label maps, fields of surfaces, ways to slices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from MedGSLib.config import preset_config
+from MedGSLib.dense import boundary_field, dense_image, exclusive_labels, label_map, on_grid, true_to_slices, way_to_slices
+from MedGSLib.preparation import Preparation, prepare
+from MedGSLib.prior.image_config import PriorConfig
+from MedGSLib.progress import Reporter
+from MedGSLib.volume import SliceStack
+
+REGULAR = np.arange(5) * 3.0
+JITTERED = np.array([0.0, 2.8, 6.3, 9.1, 12.0])
+
+
+def prepared_stack(positions=REGULAR, thickness=None, method="linear", scale=3) -> Preparation:
+    image = np.random.default_rng(0).random((5, 16, 18)).astype(np.float32)
+    stack = SliceStack(image, None, (), np.ones(5, bool), positions, np.eye(4), slice_thickness_mm=thickness)
+    config = replace(preset_config("fast", mode="image", scale=scale), prior=PriorConfig(method=method))
+    return prepare(stack, config, Reporter())
+
+
+def test_the_image_is_the_mean_of_gaussians_and_prior_between_slices():
+    prepared = prepared_stack()
+    rendered = np.random.default_rng(1).random((13, 16, 18)).astype(np.float32)
+    image = dense_image(rendered, prepared)
+    np.testing.assert_array_equal(image[::3], prepared.slices)
+    between = np.arange(13) % 3 != 0
+    np.testing.assert_allclose(image[between], (0.5 * rendered + 0.5 * prepared.prior.image)[between], atol=1e-6)
+
+
+def test_without_a_prior_the_gaussians_speak_alone():
+    prepared = prepared_stack(method="none")
+    rendered = np.random.default_rng(1).random((13, 16, 18)).astype(np.float32)
+    image = dense_image(rendered, prepared)
+    np.testing.assert_array_equal(image[1::3], rendered[1::3])
+    np.testing.assert_array_equal(image[::3], prepared.slices)
+
+
+def test_slices_that_are_not_on_the_grid_are_not_put_there():
+    prepared = prepared_stack(JITTERED)
+    rendered = np.zeros((len(prepared.grid), 16, 18), np.float32)
+    image = true_to_slices(rendered, prepared)
+    acquired = prepared.grid.acquired
+    assert (acquired == -1).any() and (acquired >= 0).any()
+    for number, row in enumerate(acquired):
+        if row >= 0:
+            np.testing.assert_array_equal(image[row], prepared.slices[number])
+    assert not image[np.setdiff1d(np.arange(len(image)), acquired)].any()
+    assert not rendered.any()
+
+
+def test_thick_slices_are_reproduced_by_averaging_the_result():
+    prepared = prepared_stack(thickness=3.0)
+    assert prepared.profile.kind == "box"
+    rendered = prepared.prior.image + np.random.default_rng(1).normal(0, 0.05, prepared.prior.image.shape).astype(np.float32)
+    image = true_to_slices(rendered, prepared)
+    offsets, weights = prepared.profile.weights(3)
+
+    def residual(dense: np.ndarray) -> float:
+        means = [np.tensordot(weights, dense[3 * k + offsets], axes=1) for k in range(1, 4)]
+        return float(np.abs(np.array(means) - prepared.slices[1:4]).mean())
+
+    assert residual(image) < 0.2 * residual(rendered)
+    assert np.abs(image[3:12:3] - prepared.slices[1:4]).mean() > 10 * residual(image)
+
+
+def test_fields_at_the_targets_reach_an_irregular_grid_by_linear_interpolation():
+    prepared = prepared_stack(JITTERED)
+    ramp = np.broadcast_to(prepared.targets.coordinates[:, None, None], (13, 4, 4)).astype(np.float32)
+    found = on_grid(ramp, prepared)
+    wanted = prepared.grid.positions_mm / prepared.step_mm
+    np.testing.assert_allclose(found[:, 0, 0], np.minimum(wanted, prepared.targets.coordinates[-1]), atol=1e-5)
+    regular = prepared_stack()
+    dense = np.zeros((13, 2, 2), np.float32)
+    assert on_grid(dense, regular) is dense
+
+
+def test_labels_win_where_they_are_most_likely():
+    occupancy = np.array([[0.6, 0.4, 0.45, 0.1, 0.5], [0.3, 0.5, 0.20, 0.1, 0.5]], np.float32)[:, None, None, :]
+    apart = np.array([[False, True], [True, False]])
+    assert label_map(occupancy, (3, 9), apart)[0, 0, :4].tolist() == [3, 9, 3, 0]
+    assert label_map(occupancy, (3, 9), apart)[0, 0, 4] in (3, 9)
+
+
+def test_surfaces_of_neighbours_meet_where_their_occupancies_are_equal():
+    x = np.linspace(-4.0, 4.0, 81, dtype=np.float32)
+    left, right = 0.5 - 0.5 * np.tanh(x), 0.5 + 0.5 * np.tanh(x)
+    occupancy = np.stack([left, right]).astype(np.float32)[:, None, None, :] * 0.9
+    apart = np.array([[False, True], [True, False]])
+    first, second = (boundary_field(occupancy, k, apart)[0, 0] for k in range(2))
+    assert first[40] == pytest.approx(0.5, abs=1e-6) and second[40] == pytest.approx(0.5, abs=1e-6)
+    assert (first[:40] > 0.5).all() and (second[41:] > 0.5).all()
+    np.testing.assert_array_equal(boundary_field(occupancy[:1], 0, np.zeros((1, 1), bool)), occupancy[0])
+
+
+def test_segments_that_share_many_voxels_do_not_compete():
+    outer = np.zeros((3, 20, 20), np.float32)
+    outer[:, 2:18, 2:18] = 1.0
+    inner = np.zeros_like(outer)
+    inner[:, 8:12, 8:12] = 1.0
+    neighbour = np.zeros_like(outer)
+    neighbour[:, 17:20] = 1.0
+    empty = np.zeros_like(outer)
+    apart = exclusive_labels(np.stack([outer, inner, empty]))
+    assert apart.tolist() == [[False, False, True], [False, False, True], [True, True, False]]
+    thin = np.zeros_like(outer)
+    thin[:, :3, 2:18] = 1.0
+    assert not exclusive_labels(np.stack([outer, thin]))[0, 1]
+    assert exclusive_labels(np.stack([inner, neighbour]))[0, 1]
+    nested = label_map(np.stack([outer, inner]), (4, 7), np.zeros((2, 2), bool))
+    np.testing.assert_array_equal(nested, np.where(inner > 0, 7, np.where(outer > 0, 4, 0)))
+
+
+def test_the_way_to_known_slices_is_0_on_them_and_1_between_and_beyond():
+    known = np.array([0.0, 4.0, 10.0])
+    way = way_to_slices(np.array([0.0, 2.0, 4.0, 7.0, 10.0, -0.5, 11.0, 1.0]), known)
+    np.testing.assert_allclose(way, [0, 1, 0, 1, 0, 1, 1, np.sqrt(0.75)], atol=1e-12)
+    assert way_to_slices(np.array([[0.0, 0.4], [5.0, 0.0]]), np.array([0.0])).tolist() == [[0.0, 0.4], [1.0, 0.0]]
