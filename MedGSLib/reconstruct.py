@@ -119,7 +119,10 @@ def reconstruct(
     fitted = fit_stack(stack, config, reporter, checkpoints, live_preview)
     check = None
     if config.self_check:
-        check = self_check(fitted.prepared.stack, config, _left_out_result, reporter)
+        try:
+            check = self_check(fitted.prepared.stack, config, _left_out_result, reporter)
+        except InputError as error:
+            logger.warning("The result could not be checked on slices that are left out: %s", error)
     result = _assemble(fitted, config, check, reporter)
     result.report["timings"] = fitted.seconds | {"total_s": time.monotonic() - started}
     return result

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from MedGSLib.baselines import images as image_baselines
 from MedGSLib.baselines.masks import sdf_linear
-from MedGSLib.config import PRESETS, ReconstructionConfig
+from MedGSLib.config import PRESETS, Mode, ReconstructionConfig
 from MedGSLib.metrics import dice, mean_psnr, mean_ssim
 from MedGSLib.preparation import Preparation
 from MedGSLib.prior.mask_distance import signed_distance_2d
@@ -23,6 +23,7 @@ FEWEST_SLICES = 5
 LARGEST_SIDE_PX = 160
 ALTERNATIVES = ("linear", "cubic", "flow_dis")
 CONTOUR_BAND_PX = 1.0
+SSIM_WINDOW_PX = 11
 
 Reconstruct = Callable[[SliceStack, ReconstructionConfig, Reporter], "LeftOutResult"]
 
@@ -149,13 +150,18 @@ def _check_image(
     guesses = {"medgs": result.image[rows]}
     for name in ALTERNATIVES:
         guesses[name] = image_baselines.INTERPOLATORS[name](slices[kept], part.coordinates[kept], part.coordinates[left_out])
-    table = {name: {"psnr_db": mean_psnr(guess, truth), "ssim": mean_ssim(guess, truth)} for name, guess in guesses.items()}
+    table = {name: {"psnr_db": mean_psnr(guess, truth), "ssim": _ssim(guess, truth)} for name, guess in guesses.items()}
     best = max(ALTERNATIVES, key=lambda name: table[name]["psnr_db"])
     share = 1.0
     if table[best]["psnr_db"] > table["medgs"]["psnr_db"]:
         share = _best_share(guesses["medgs"], guesses[best], truth)
     bins = _error_bins(result.doubt[rows], np.abs(guesses["medgs"] - truth))
     return replace(check, image=table, alternative=best, share=share, doubt_bins=bins[0], error_bins=bins[1])
+
+
+def _ssim(guess: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
+    """Mean SSIM of the slices; NaN for slices that are smaller than its window."""
+    return mean_ssim(guess, truth) if min(truth.shape[1:]) >= SSIM_WINDOW_PX else float("nan")
 
 
 def _best_share(own: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
@@ -211,9 +217,10 @@ def _check_annotations(stack: SliceStack, config: ReconstructionConfig, reconstr
         return None
     left_out = annotated[1:-1:2]
     kept = np.setdiff1d(annotated, left_out)
+    mode: Mode = "mask" if stack.image is None else "joint"
     believed = np.zeros_like(stack.annotated)
     believed[kept] = True
-    result = reconstruct(replace(stack, annotated=believed), _quick(replace(config, mode="joint"), scale=1), reporter)
+    result = reconstruct(replace(stack, annotated=believed), _quick(replace(config, mode=mode), scale=1), reporter)
     assert result.occupancy is not None
     rows = _rows(result.prepared, stack.positions_mm[left_out])
     return SelfCheck(len(left_out), masks=_check_masks(stack, result.occupancy[:, rows], kept, left_out))
