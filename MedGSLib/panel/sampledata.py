@@ -74,7 +74,7 @@ def makeTimePoint(point: TimePoint) -> List[slicer.vtkMRMLNode]:
     phantom = make_aneurysm(AneurysmShape(growth_mm=point.growthMm), acquisition, _pose(point))
     volume = slicer.mrmlScene.AddNewNodeByClass(*names[0])
     volumes.setVoxels(volume, phantom.image.voxels, phantom.image.ijk_to_ras)
-    volume.SetAttribute("MedGS.studyDate", point.date)
+    volume.SetAttribute(volumes.STUDY_DATE_ATTRIBUTE, point.date)
     volume.CreateDefaultDisplayNodes()
     volume.GetDisplayNode().AutoWindowLevelOff()
     volume.GetDisplayNode().SetWindowLevel(500, 100)

@@ -81,6 +81,7 @@ class SceneContext:
 
     :ivar volumeIjkToRas: the volume's own 4x4 where the job works in the volume's own frame; None where it was hardened or regularised.
     :ivar parentToWorld: 4x4 of the transform that outputs go under, so that they can be placed without that node.
+    :ivar studyDate: YYYYMMDD, or empty where nobody knows.
     :ivar notes: sentences that the user should read.
     """
 
@@ -96,6 +97,7 @@ class SceneContext:
     parentToWorld: Optional[Rows] = None
     sequence: Optional[Dict[str, str]] = None
     roiName: str = ""
+    studyDate: str = ""
     notes: Tuple[str, ...] = ()
 
     @property
@@ -135,6 +137,7 @@ class SceneContext:
                 parentToWorld=_rows(values.get("parentToWorld")),
                 sequence=values.get("sequence"),
                 roiName=str(values.get("roiName", "")),
+                studyDate=str(values.get("studyDate", "")),
                 notes=tuple(str(note) for note in values.get("notes", ())),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -202,6 +202,7 @@ def _context(
         segments=sources,
         sequence=volumes.sequenceItem(volume),
         roiName="" if source.roiNode is None else source.roiNode.GetName(),
+        studyDate=volumes.studyDate(volume),
         notes=(*frame.notes, *notes),
         **parentContext(frame.parent),
     )

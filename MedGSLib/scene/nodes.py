@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
-import numpy as np
 import slicer
 import vtk
 from numpy.typing import NDArray
 
-from MedGSLib.scene import frames, segments, volumes
-from MedGSLib.scene.context import SceneContext, SegmentSource, nodeByHint
+from MedGSLib.scene import segments, volumes
+from MedGSLib.scene.context import SegmentSource
+from MedGSLib.scene.maker import NodeMaker, inputVolume, outputParent, placeInSubjectHierarchy
 from MedGSLib.scene.results import POSITION_UNCERTAINTY, LoadedResult, loadResult, measures, provenanceText, tableRows
 
 PROVENANCE_ATTRIBUTE = "MedGS.provenance"
@@ -61,28 +61,27 @@ def resultToScene(scene: slicer.vtkMRMLScene, folder: Path, choice: Optional[Out
     :raises InputError: if the result is not complete and sound; the scene is then as before.
     """
     loaded = loadResult(folder)
-    importer = _Importer(scene, loaded, choice or OutputChoice())
+    maker = NodeMaker(scene)
     try:
-        return importer.run()
+        return _Importer(maker, loaded, choice or OutputChoice()).run()
     except BaseException:
-        importer.undo()
+        maker.undo()
         raise
 
 
 class _Importer:
-    """Makes the nodes of one result and remembers them until all are there."""
+    """Makes the nodes of one result."""
 
-    def __init__(self, scene: slicer.vtkMRMLScene, loaded: LoadedResult, choice: OutputChoice) -> None:
-        self._scene = scene
+    def __init__(self, maker: NodeMaker, loaded: LoadedResult, choice: OutputChoice) -> None:
+        self._maker = maker
         self._loaded = loaded
         self._choice = choice
         self._context = loaded.context
-        self._added: List[slicer.vtkMRMLNode] = []
 
     def run(self) -> OutputNodes:
         """Make everything that was chosen and that the job has."""
         choice, loaded = self._choice, self._loaded
-        parent = self._parent()
+        parent = outputParent(self._maker, self._context)
         volume = self._volume(loaded.volume) if choice.volume and loaded.volume is not None else None
         segmentation = self._segmentation(volume) if choice.segmentation and loaded.labels is not None else None
         models = self._models() if choice.model else ()
@@ -94,47 +93,17 @@ class _Importer:
             self._label(node)
             if node.IsA("vtkMRMLTransformableNode") and node is not table:
                 node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
-        self._placeInSubjectHierarchy(nodes)
+        placeInSubjectHierarchy(self._maker.scene, list(nodes.all), self._context)
         return nodes
 
-    def undo(self) -> None:
-        """Remove every node that was added."""
-        for node in reversed(self._added):
-            for index in range(node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0):
-                self._scene.RemoveNode(node.GetNthDisplayNode(index))
-            self._scene.RemoveNode(node)
-
-    def _new(self, className: str, name: str) -> slicer.vtkMRMLNode:
-        node = self._scene.AddNewNodeByClass(className, self._scene.GenerateUniqueName(name) if self._taken(className, name) else name)
-        self._added.append(node)
-        return node
-
-    def _taken(self, className: str, name: str) -> bool:
-        return self._scene.GetNodesByClassByName(className, name).GetNumberOfItems() > 0
-
-    def _parent(self) -> Optional[slicer.vtkMRMLTransformNode]:
-        """The transform that outputs go under: the input volume's as it is now, else the one of the job, else one made from its matrix."""
-        context = self._context
-        volume = nodeByHint(self._scene, context.volumeId, context.volumeName, "vtkMRMLScalarVolumeNode")
-        own = context.volumeIjkToRas
-        if volume is not None and own is not None and np.allclose(volumes.ijkToRas(volume), own, atol=1e-3):
-            return volume.GetParentTransformNode()
-        if context.parentToWorld is None:
-            return None
-        parent = nodeByHint(self._scene, context.parentId, context.parentName, "vtkMRMLTransformNode")
-        if parent is None:
-            parent = self._new("vtkMRMLLinearTransformNode", context.parentName)
-            parent.SetMatrixTransformToParent(frames.toVtkMatrix(np.array(context.parentToWorld)))
-        return parent
-
     def _volume(self, array: NDArray) -> slicer.vtkMRMLScalarVolumeNode:
-        node = self._choice.volumeNode or self._new("vtkMRMLScalarVolumeNode", self._context.outputName)
+        node = self._choice.volumeNode or self._maker.new("vtkMRMLScalarVolumeNode", self._context.outputName)
         volumes.setVoxels(node, array, self._loaded.ijkToRas)
         self._context.look.applyTo(node)
         return node
 
     def _uncertainty(self, array: NDArray) -> slicer.vtkMRMLScalarVolumeNode:
-        node = self._new("vtkMRMLScalarVolumeNode", f"{self._context.outputName}_Uncertainty")
+        node = self._maker.new("vtkMRMLScalarVolumeNode", f"{self._context.outputName}_Uncertainty")
         volumes.setVoxels(node, array, self._loaded.ijkToRas)
         node.CreateDefaultDisplayNodes()
         return node
@@ -142,13 +111,13 @@ class _Importer:
     def _segmentation(self, volume: Optional[slicer.vtkMRMLScalarVolumeNode]) -> slicer.vtkMRMLSegmentationNode:
         loaded = self._loaded
         assert loaded.labels is not None
-        node = self._choice.segmentationNode or self._new("vtkMRMLSegmentationNode", self._context.outputName)
+        node = self._choice.segmentationNode or self._maker.new("vtkMRMLSegmentationNode", self._context.outputName)
         segmentation = segments.filledSegmentation(
             [(source.properties, loaded.labels == source.value, loaded.meshes.get(source.value)) for source in self._context.segments],
             loaded.ijkToRas,
         )
         node.SetAndObserveSegmentation(segmentation)
-        reference = volume or nodeByHint(self._scene, self._context.volumeId, self._context.volumeName, "vtkMRMLScalarVolumeNode")
+        reference = volume or inputVolume(self._maker.scene, self._context)
         if reference is not None:
             node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), reference.GetID())
         grid = volumes.orientedImage(loaded.labels, loaded.ijkToRas)
@@ -169,7 +138,7 @@ class _Importer:
 
     def _model(self, mesh: vtk.vtkPolyData, source: Optional[SegmentSource], first: bool) -> slicer.vtkMRMLModelNode:
         name = self._context.outputName if source is None else self._context.segmentOutputName(source)
-        node = (self._choice.modelNode if first else None) or self._new("vtkMRMLModelNode", name)
+        node = (self._choice.modelNode if first else None) or self._maker.new("vtkMRMLModelNode", name)
         own = vtk.vtkPolyData()
         own.DeepCopy(mesh)
         node.SetAndObservePolyData(own)
@@ -189,7 +158,7 @@ class _Importer:
         rows = tableRows(measures(self._loaded.report))
         if not rows:
             return None
-        node = self._new("vtkMRMLTableNode", self._context.outputName)
+        node = self._maker.new("vtkMRMLTableNode", self._context.outputName)
         measure, value, unit = vtk.vtkStringArray(), vtk.vtkDoubleArray(), vtk.vtkStringArray()
         for column, title in ((measure, "Measure"), (value, "Value"), (unit, "Unit")):
             column.SetName(title)
@@ -209,23 +178,3 @@ class _Importer:
         node.SetAttribute(INTERPOLATED_ATTRIBUTE, str(int(len(acquired.indices) < acquired.count)))
         node.SetAttribute(AXIS_ATTRIBUTE, "ijk"[acquired.axis])
         node.SetAttribute(ACQUIRED_ATTRIBUTE, ",".join(map(str, acquired.indices)))
-
-    def _placeInSubjectHierarchy(self, nodes: OutputNodes) -> None:
-        """Put the outputs under the study or folder of the input, so that they are exported with the same patient."""
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene)
-        source = _sourceNode(self._scene, self._context)
-        item = hierarchy.GetItemByDataNode(source) if hierarchy is not None and source is not None else 0
-        if not item:
-            return
-        parent = hierarchy.GetItemParent(item)
-        for node in nodes.all:
-            own = hierarchy.GetItemByDataNode(node)
-            if own:
-                hierarchy.SetItemParent(own, parent)
-            else:
-                hierarchy.CreateItem(parent, node)
-
-
-def _sourceNode(scene: slicer.vtkMRMLScene, context: SceneContext) -> Optional[slicer.vtkMRMLNode]:
-    volume = nodeByHint(scene, context.volumeId, context.volumeName, "vtkMRMLScalarVolumeNode")
-    return volume or nodeByHint(scene, context.segmentationId, context.segmentationName, "vtkMRMLSegmentationNode")

@@ -20,6 +20,9 @@ from MedGSLib.scene import frames
 ACQUISITION_TOLERANCE_PX = 0.1
 """A slice may deviate from a pure shift along the stack by this fraction of a pixel and still count as shifted."""
 
+STUDY_DATE_ATTRIBUTE = "MedGS.studyDate"
+"""Node attribute of volumes that do not come from DICOM."""
+
 
 @dataclass(frozen=True)
 class VolumeFrame:
@@ -237,6 +240,21 @@ def sequenceItem(volumeNode: slicer.vtkMRMLVolumeNode) -> Optional[Dict[str, str
             "index": f"{sequence.GetIndexName()} = {sequence.GetNthIndexValue(number)} {sequence.GetIndexUnit()}".strip(),
         }
     return None
+
+
+def studyDate(volumeNode: slicer.vtkMRMLVolumeNode) -> str:
+    """When a volume was acquired, as YYYYMMDD: from its own attribute, else from its DICOM study; empty where nobody says."""
+    own = volumeNode.GetAttribute(STUDY_DATE_ATTRIBUTE)
+    if own:
+        return str(own)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
+    item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
+    while item and item != hierarchy.GetSceneItemID():
+        date = hierarchy.GetItemAttribute(item, "DICOM.StudyDate")
+        if date:
+            return str(date)
+        item = hierarchy.GetItemParent(item)
+    return ""
 
 
 def _nodes(scene: slicer.vtkMRMLScene, className: str) -> List[slicer.vtkMRMLNode]:

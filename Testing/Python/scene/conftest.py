@@ -55,6 +55,7 @@ def scene() -> Iterator[object]:
     logic.SetMRMLScene(scene)
     sequences = slicer.vtkSlicerSequencesLogic()
     sequences.SetMRMLScene(scene)
+    scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     yield scene
     scene.Clear(True)
     slicer.mrmlScene = None

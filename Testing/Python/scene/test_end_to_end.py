@@ -1,0 +1,102 @@
+"""One run as a user makes it: real CT in a real scene under a rotated parent, a real worker process, nodes in the right place."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer")
+vtk = pytest.importorskip("vtk")
+sitk = pytest.importorskip("SimpleITK")
+pytest.importorskip("numba")
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("the worker needs torch", allow_module_level=True)
+
+from MedGSLib.io.labels import read_labels  # noqa: E402
+from MedGSLib.io.volumes import read_volume  # noqa: E402
+from MedGSLib.job.launch import WorkerCommand  # noqa: E402
+from MedGSLib.job.process import JobState  # noqa: E402
+from MedGSLib.mesh import occupancy_to_mesh  # noqa: E402
+from MedGSLib.metrics_surface import surface_distance  # noqa: E402
+from MedGSLib.scene import frames, segments, volumes  # noqa: E402
+from MedGSLib.scene.export import SceneInput  # noqa: E402
+from MedGSLib.scene.nodes import OutputChoice  # noqa: E402
+
+EVERY = 3
+LONGEST_S = 400.0
+BLOCK = (slice(40, 71), slice(20, 100), slice(25, 105))
+"""Thirty slices of the chest with the descending aorta, so that the test stays short."""
+
+
+@pytest.fixture
+def thick(shared_data: Path, make):
+    """The CT and its aorta with every third slice only, under a rotated parent; and the aorta in full resolution."""
+    image = read_volume(shared_data / "ct_aorta_dissection_ts" / "image.nii.gz")
+    mask, _labels = read_labels(shared_data / "ct_aorta_dissection_ts" / "seg_aorta_orig.nii.gz")
+    np.testing.assert_allclose(mask.ijk_to_ras, image.ijk_to_ras, atol=1e-4)
+    matrix = image.ijk_to_ras.copy()
+    matrix[:3, 3] += matrix[:3, :3] @ np.array([part.start for part in reversed(BLOCK)])
+    full = (mask.voxels[BLOCK] > 0).astype(np.uint8)
+    thick_matrix = matrix.copy()
+    thick_matrix[:3, 2] *= EVERY
+    parent = make.transform(make.rotation((1, 2, 1), 40, (10, -20, 30)), "Registration")
+    volume = make.volume(image.voxels[BLOCK][::EVERY], thick_matrix, parent=parent)
+    segmentation = make.segmentation({"aorta": full[::EVERY]}, thick_matrix, parent=parent)
+    return volume, segmentation, parent, full, matrix
+
+
+def test_real_ct_through_a_real_worker(tmp_path, scene, thick, monkeypatch):
+    from MedGSLib.panel.session import PanelSession, importJob, isFinished
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    volume, segmentation, parent, full, matrix = thick
+    session = PanelSession()
+    command = WorkerCommand(Path(sys.executable))
+    parameters = {"preset": "fast", "scale": EVERY, "device": "cpu", "seed": 1}
+    job = session.submit(tmp_path, SceneInput(volume, segmentation), parameters, OutputChoice(), command)
+    stages, end = set(), time.monotonic() + LONGEST_S
+    while job.state.is_active:
+        stages |= {event.stage for event in session.poll().events}
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert job.state is JobState.SUCCEEDED, (job.failure, (job.folder.path / "console.log").read_text()[-2000:])
+    assert isFinished(job) and {"prior", "fit", "render", "surface"} <= stages
+    made = importJob(scene, job.folder)
+    _check_volume(made.volume, volume, parent)
+    _check_surface(made.models[0], full, matrix, parent)
+    name = segments.segmentProperties(made.segmentation, segments.segmentIds(made.segmentation)[0]).name
+    assert name == "aorta" and made.segmentation.GetParentTransformNode() is parent
+    assert made.models[0].GetPolyData().GetPointData().GetArray("PositionUncertaintyMm") is not None
+    rows = [made.table.GetTable().GetValue(row, 0).ToString() for row in range(made.table.GetNumberOfRows())]
+    assert "segments / aorta / volume" in rows
+
+
+def _check_volume(made, volume, parent) -> None:
+    """Acquired slices come out as they went in, at the same place in the world."""
+    assert made.GetParentTransformNode() is parent
+    dense, thick = volumes.voxels(made), volumes.voxels(volume)
+    index = np.linalg.inv(volumes.ijkToRas(volume)) @ volumes.ijkToRas(made)
+    start = np.round(index[:3, 3]).astype(int)
+    np.testing.assert_allclose(index[:3, 3], start, atol=1e-3)
+    kept = dense[::EVERY]
+    i, j, k = start
+    same = thick[k : k + kept.shape[0], j : j + kept.shape[1], i : i + kept.shape[2]]
+    assert np.abs(kept.astype(float) - same).max() <= 1.0
+
+
+def _check_surface(model, full, matrix, parent) -> None:
+    """In the world: closer to the surface of the full-resolution segment than a voxel, and the right way round."""
+    world = frames.matrixBetween(parent)
+    truth = occupancy_to_mesh(full.astype(np.float32), world @ matrix)
+    moved = vtk.vtkTransformPolyDataFilter()
+    moved.SetInputData(model.GetPolyData())
+    moved.SetTransform(frames.transformBetween(parent))
+    moved.Update()
+    distance = surface_distance(moved.GetOutput(), truth)
+    voxel = float(np.linalg.norm(matrix[:3, 0]))
+    assert distance.chamfer_mm < voxel, distance
