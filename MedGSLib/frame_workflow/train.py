@@ -66,10 +66,13 @@ def train(
     header = _header(prepared, config, gaussians.settings)
     folder = ModelFolder(output)
     folder.write_settings(_settings(source, stack, prepared, config))
-    continues = start is not None and start.heads == (header.has_image, len(header.labels)) and not options.mask_only
-    checkpoints = IterationCheckpoints(
-        folder.checkpoints, options.checkpoint_iterations, header, start.resume if start is not None and continues else None
-    )
+    resume = None if start is None or options.mask_only or start.heads != _heads(prepared) else start.resume
+    if resume is not None and resume.facts["iteration"] >= prepared.training.iterations:
+        raise InputError(
+            f"The checkpoint is of iteration {resume.facts['iteration']}, and the training ends at {prepared.training.iterations}; "
+            "give more --iterations."
+        )
+    checkpoints = IterationCheckpoints(folder.checkpoints, options.checkpoint_iterations, header, resume)
     watch = TrainingWatch(
         folder=folder,
         header=header,
@@ -116,13 +119,21 @@ def _first_gaussians(prepared: Preparation, fold: FoldSettings, start: Start | N
             f"The checkpoint was trained on frames of {start.header.size[1]} x {start.header.size[0]} pixels, and these have "
             f"{prepared.targets.size[1]} x {prepared.targets.size[0]}."
         )
-    if not options.mask_only and start.heads == (prepared.targets.has_image, len(prepared.stack.labels)):
-        if not np.isclose(start.header.step_mm, prepared.step_mm):
-            raise InputError("The checkpoint was trained with another frame spacing or --interp; give the same ones.")
+    continues = not options.mask_only and start.heads == _heads(prepared)
+    positions, trained = prepared.stack.positions_mm, np.asarray(start.header.acquired_mm)
+    same_frames = positions.shape == trained.shape and np.allclose(positions, trained)
+    if not same_frames or (continues and not np.isclose(start.header.step_mm, prepared.step_mm)):
+        raise InputError("The checkpoint was trained on other frames or with another --spacing or --interp; give the same ones.")
+    if continues:
         return start.gaussians
     if not (start.header.has_image and prepared.targets.has_image):
         raise InputError("The checkpoint has other heads than this pipeline; only an image-only checkpoint may start a joint run.")
     return start_gaussians(prepared, fold, (start.gaussians, start.header))
+
+
+def _heads(prepared: Preparation) -> tuple[bool, int]:
+    """Whether there is an image head, and the number of mask heads."""
+    return prepared.targets.has_image, len(prepared.stack.labels)
 
 
 def _header(prepared: Preparation, config: ReconstructionConfig, fold: FoldSettings) -> ModelHeader:
