@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from types import TracebackType
@@ -78,7 +79,7 @@ class Console:
         self._say(f"medgs: {sentence}", sys.stderr)
 
     def _write_json(self, fields: dict[str, Any]) -> None:
-        self._say(json.dumps(fields, allow_nan=False, default=str), sys.stdout)
+        self._say(json.dumps(_finite(fields), allow_nan=False, default=str), sys.stdout)
 
     def say(self, text: str) -> None:
         """Print text on stdout as it is, whatever the style."""
@@ -120,6 +121,15 @@ class Console:
         self._bars.update(self._bar, completed=event.step, total=event.total or None, details=details)
         if event.message:
             self._bars.console.print(event.message, markup=False, highlight=False)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _new_bars() -> Progress:

@@ -19,7 +19,7 @@ from MedGSLib.cli.parser import (
     input_options,
     keep_vtk_quiet,
 )
-from MedGSLib.evaluation.names import METHODS, kind_of
+from MedGSLib.evaluation.names import METHODS, PROTOCOLS, kind_of
 
 DEFAULT_METHODS = "medgs,linear,cubic,flow,sdf,morphological"
 
@@ -37,6 +37,15 @@ def add_parser(commands: Any) -> None:
         default=_methods(DEFAULT_METHODS),
         metavar="A,B",
         help=f"of {', '.join(METHODS)}; medgs:fast names a preset (default: {DEFAULT_METHODS})",
+    )
+    parser.add_argument(
+        "--protocols",
+        choices=PROTOCOLS,
+        nargs="+",
+        default=(),
+        metavar="P",
+        help="image (slices left out), mask (dense image, mask left out), sparse (both left out), thick (averages over N slices); "
+        "default: image, and with a mask also mask and sparse",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the table (JSON, CSV) and the plot")
     add_input_arguments(parser)
@@ -59,7 +68,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
     keep_vtk_quiet(arguments)
     from MedGSLib.config import preset_config
-    from MedGSLib.evaluate import evaluate_files
+    from MedGSLib.evaluation.evaluate import evaluate_files
+    from MedGSLib.evaluation.table import Summary
 
     table = evaluate_files(
         arguments.image,
@@ -67,8 +77,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         arguments.output,
         every=tuple(arguments.every),
         methods=arguments.methods,
-        config=preset_config(arguments.preset, **config_overrides(arguments)),
+        protocols=tuple(arguments.protocols),
+        config=preset_config(arguments.preset, **(config_overrides(arguments) | {"self_check": False})),
         inputs=input_options(arguments),
         progress=console.progress,
     )
-    console.result(f"The table and plot are in {arguments.output}.", output=str(arguments.output), table=table)
+    lines = [Summary(**line).sentence for line in table["summary"]]
+    console.result("\n".join([*lines, f"Table and plot: {arguments.output}"]), output=str(arguments.output), rows=len(table["cells"]))

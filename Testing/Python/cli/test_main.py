@@ -92,6 +92,8 @@ def test_help_takes_less_than_300_ms():
         ["reconstruct", "a.nrrd", "-o", "x", "--pre", "fast"],
         ["evaluate", "a.nrrd", "-o", "x"],
         ["evaluate", "a.nrrd", "--every", "2", "--methods", "magic", "-o", "x"],
+        ["evaluate", "a.nrrd", "--every", "2", "--methods", "medgs:best", "-o", "x"],
+        ["evaluate", "a.nrrd", "--every", "2", "--protocols", "none", "-o", "x"],
         ["compare", "only-one", "-o", "x"],
         ["mesh", "-m", "x", "-o", "y.ply", "--spacing", "1", "1"],
         ["mesh", "-m", "x", "-o", "y.ply", "--threshold", "1"],
@@ -200,10 +202,12 @@ def test_json_events_are_one_object_a_line(capsys):
     reporter.start("fit", 20, "begins")
     for step in range(1, 21):
         reporter.step(step, loss=0.5 / step)
+    console.progress(ProgressEvent("fit", 20, 20, loss=float("nan")))
     console.result("done", output=Path("x"))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == {"stage": "fit", "step": 0, "total": 20, "level": "info", "message": "begins"}
-    assert lines[-2]["step"] == 20 and lines[-2]["eta_s"] == 0.0
+    assert lines[-3]["step"] == 20 and lines[-3]["eta_s"] == 0.0
+    assert lines[-2]["loss"] is None
     assert lines[-1] == {"stage": "result", "message": "done", "output": "x"}
 
 
