@@ -85,7 +85,8 @@ def morphological(occupancy: NDArray[np.bool_], coordinates: NDArray[np.float64]
         filled = interpolate_contours(grid)
         if filled is None:
             raise InputError(
-                "Morphological contour interpolation needs the package itk-morphologicalcontourinterpolation (pip install medgs[benchmark])."
+                "Morphological contour interpolation needs the package itk-morphologicalcontourinterpolation "
+                "(pip install medgs[benchmark])."
             )
         grid = filled
     index = np.clip(np.rint((wanted - coordinates[0]) / step).astype(int), 0, len(grid) - 1)
