@@ -69,6 +69,15 @@ def test_optional_packages_are_extras():
     assert names([requirement for group in extras.values() for requirement in group]) >= OPTIONAL
 
 
+def test_every_folder_of_code_is_a_package_and_every_other_file_is_package_data():
+    library = ROOT / "MedGSLib"
+    assert [str(path.parent) for path in library.rglob("*.py") if not (path.parent / "__init__.py").is_file()] == []
+    patterns = project()["tool"]["setuptools"]["package-data"]["MedGSLib"]
+    tracked = subprocess.run(["git", "ls-files", "MedGSLib"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+    others = [Path(name) for name in tracked if not name.endswith((".py", "CMakeLists.txt"))]
+    assert [str(path) for path in others if not any(path.match(pattern.removeprefix("**/")) for pattern in patterns)] == []
+
+
 def test_the_command_s_entry_point_exists():
     module, _, function = project()["project"]["scripts"]["medgs"].partition(":")
     assert hasattr(__import__(module, fromlist=[function]), function)
