@@ -33,7 +33,7 @@ class PriorConfig:
     method: PriorMethod = "learned"
     channels: int = 32
     depth: int = 6
-    iterations: int = 400
+    iterations: int = 800
     draft_iterations: int = 200
     context: int = 2
     learning_rate: float = 0.02
@@ -44,10 +44,11 @@ class PriorConfig:
 
 
 PRIOR_PRESETS: dict[str, PriorConfig] = {
-    "fast": PriorConfig(iterations=200, context=0, flow_share=DEFAULT_FLOW_SHARE),
+    "fast": PriorConfig(iterations=200, draft_iterations=100, flow_share=DEFAULT_FLOW_SHARE),
     "standard": PriorConfig(),
-    "high": PriorConfig(channels=64, depth=8, iterations=1500, draft_iterations=400, learning_rate=0.01),
+    "high": PriorConfig(channels=64, depth=8, iterations=1500, learning_rate=0.01),
 }
+"""Single-thread seconds of one core with native bfloat16, training only: about 6, 18 and 130."""
 
 
 @dataclass(frozen=True)

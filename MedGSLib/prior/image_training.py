@@ -148,19 +148,25 @@ def train(planes: Sequence[RowPlanes], network: RowNetwork, config: PriorConfig,
     optimizer = RowOptimizer(hidden, others, config.learning_rate, EDGE_LEARNING_RATE, config.iterations)
     reporter.start("prior", config.iterations, "learning from this patient's own slices")
     recent: list[float] = []
-    for step in range(config.iterations):
-        inputs, targets = planes[step % len(planes)].draw(config.batch, generator)
-        with precision():
-            predicted = network(inputs.contiguous(memory_format=precision.layout))
-        difference = predicted - targets
-        if network.averaged:
-            difference = difference[:, :, 1:-1]
-        loss = torch.sqrt(difference.square() + CHARBONNIER_SQUARED).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        recent.append(float(loss.detach()))
-        reporter.step(step + 1, loss=recent[-1])
+    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        for step in range(config.iterations):
+            inputs, targets = planes[step % len(planes)].draw(config.batch, generator)
+            loss = _loss(network, inputs, targets, precision)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recent.append(float(loss.detach()))
+            reporter.step(step + 1, loss=recent[-1])
     last = float(np.mean(recent[-max(len(recent) // 10, 1) :]))
     logger.info("prior trained for %d steps, loss %.4f", config.iterations, last)
     return TrainedPrior(network.eval(), precision, last)
+
+
+def _loss(network: RowNetwork, inputs: Tensor, targets: Tensor, precision: Precision) -> Tensor:
+    """Charbonnier loss; the outermost thick rows lack a neighbour and do not count."""
+    with precision():
+        predicted = network(inputs.contiguous(memory_format=precision.layout))
+    difference = predicted - targets
+    if network.averaged:
+        difference = difference[:, :, 1:-1]
+    return torch.sqrt(difference.square() + CHARBONNIER_SQUARED).mean()
