@@ -49,6 +49,8 @@ class Console:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bars is not None:
+            if error is None:
+                self._finish_bar()
             self._bars.stop()
             self._bars = None
 
@@ -115,12 +117,18 @@ class Console:
             self._bars = _new_bars()
             self._bars.start()
         if event.stage != self._stage or self._bar is None:
+            self._finish_bar()
             self._stage = event.stage
             self._bar = self._bars.add_task(event.stage, total=event.total or None, details="")
         details = "" if event.loss is None else f"loss {event.loss:.4g}"
         self._bars.update(self._bar, completed=event.step, total=event.total or None, details=details)
         if event.message:
             self._bars.console.print(event.message, markup=False, highlight=False)
+
+    def _finish_bar(self) -> None:
+        """Fill the bar of a stage that ended without ever knowing how long it was."""
+        if self._bars is not None and self._bar is not None and self._bars.tasks[-1].total is None:
+            self._bars.update(self._bar, total=1, completed=1)
 
 
 def _finite(value: Any) -> Any:

@@ -223,9 +223,10 @@ def test_bars_show_a_finished_stage(capsys):
     with Console("bars") as console:
         console.progress(ProgressEvent("fit", 0, 20))
         console.progress(ProgressEvent("fit", 20, 20, loss=0.25))
+        console.progress(ProgressEvent("write", message="Writing."))
         console.error("Something went wrong.", 1)
     err = capsys.readouterr().err
-    assert "fit" in err and "20/20" in err and "Something went wrong." in err
+    assert "fit" in err and "20/20" in err and "1/1" in err and "Something went wrong." in err
 
 
 def test_quiet_prints_results_to_nobody(capsys):
