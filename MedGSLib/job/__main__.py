@@ -1,4 +1,7 @@
-"""``python -m MedGSLib.job worker JOBDIR`` and ``... probe [--strict]``: the worker's side without the command line's packages."""
+"""``python -m MedGSLib.job worker JOBDIR`` and ``... probe [--strict]``: the worker's side without the command line's packages.
+
+``... compare ...`` is handed on to the command line, which brings its packages along.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ LOWER_PRIORITY = 5
 
 
 def main(arguments: List[str]) -> int:
-    """Run ``worker JOBDIR``, or ``probe``, which with ``--strict`` fails where no job could be run. :return: the exit code."""
+    """Run ``worker JOBDIR``, ``compare``, or ``probe``, which with ``--strict`` fails where no job could be run. :return: the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     if len(arguments) == 2 and arguments[0] == "worker":
@@ -32,7 +35,11 @@ def main(arguments: List[str]) -> int:
         sys.stdout.write(json.dumps(facts, default=str) + "\n")
         sys.stderr.write(one_line(facts) + "\n")
         return EXIT_DONE if is_ready(facts) or "--strict" not in arguments else EXIT_FAILURE
-    sys.stderr.write("Give 'worker JOBDIR' or 'probe'.\n")
+    if arguments[:1] == ["compare"]:
+        from MedGSLib.cli.main import main as command_line
+
+        return command_line(arguments)
+    sys.stderr.write("Give 'worker JOBDIR', 'compare' or 'probe'.\n")
     return EXIT_BAD_INPUT
 
 

@@ -14,6 +14,7 @@ from MedGSLib.errors import MedGSError
 from MedGSLib.job.folder import JobFolder
 from MedGSLib.job.process import JobController
 from MedGSLib.panel import parameters, sampledata, wording
+from MedGSLib.panel.comparebox import CompareBox
 from MedGSLib.panel.environmentbox import EnvironmentBox
 from MedGSLib.panel.jobsbox import JobsBox
 from MedGSLib.panel.links import WidgetLinks
@@ -44,6 +45,9 @@ class Panel(VTKObservationMixin):
         self.environment = EnvironmentBox(self.ui, self.progress.log, self.updateState)
         self.jobs = JobsBox(self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.progress.say)
         self.links = WidgetLinks(self.ui, lambda: self._parameterNode)
+        self.comparison = CompareBox(
+            self.ui, self.logic.jobsFolder, self.environment.command, self._registration, self.progress.say, self._startTimer
+        )
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_INTERVAL_MS)
         self.timer.connect("timeout()", self.onTimer)
@@ -72,7 +76,7 @@ class Panel(VTKObservationMixin):
         """The user opens the module."""
         self._isEntered = True
         self.initializeParameterNode()
-        self.jobs.refresh()
+        self.refreshJobs()
         if self.environment.facts is None and not self.environment.isBusy and not slicer.app.testingEnabled():
             self.environment.onCheck()
             self._startTimer()
@@ -85,6 +89,7 @@ class Panel(VTKObservationMixin):
     def onQuit(self) -> None:
         """The application ends; an unfinished job can be resumed next time."""
         self.environment.stop()
+        self.comparison.stop()
         self.logic.session.stop()
 
     def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
@@ -196,6 +201,7 @@ class Panel(VTKObservationMixin):
         """Look at jobs and environment; stops by itself when nothing runs."""
         session = self.logic.session
         self.environment.poll()
+        self.comparison.poll()
         news = session.poll()
         for event in news.events:
             self.progress.log(wording.logLine(event))
@@ -203,9 +209,9 @@ class Panel(VTKObservationMixin):
             self.onJobEnded(job)
         self.progress.update()
         if news.ended:
-            self.jobs.refresh()
+            self.refreshJobs()
             self.updateState()
-        if not session.isBusy and not self.environment.isBusy:
+        if not session.isBusy and not self.environment.isBusy and not self.comparison.isBusy:
             self.timer.stop()
 
     def onJobEnded(self, job: JobController) -> None:
@@ -234,6 +240,14 @@ class Panel(VTKObservationMixin):
         self.logic.session.start(folder, self.environment.command())
         self._startTimer()
         self.updateState()
+
+    def refreshJobs(self) -> None:
+        """Show the jobs that are on this computer now."""
+        self.jobs.refresh()
+        self.comparison.refresh()
+
+    def _registration(self) -> str:
+        return parameters.REGISTRATIONS[0] if self._parameterNode is None else self._parameterNode.registration
 
     def onSampleData(self, _checked: bool = False) -> None:
         """Make the sample and choose its first time point."""

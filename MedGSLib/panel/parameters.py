@@ -15,6 +15,7 @@ RESOLUTIONS = ["Nearly cubic voxels", "Slices per gap", "Slice spacing"]
 ANNOTATED = ["Detect", "All slices", "Every N-th slice", "These slices"]
 PRESETS = ["fast", "standard", "high", "paper"]
 DEVICES = ["auto", "cuda", "cpu"]
+REGISTRATIONS = ["auto", "image", "surface", "none"]
 LARGEST = 100_000_000
 
 
@@ -60,6 +61,7 @@ class MedGSParameterNode:
     threads: Annotated[int, WithinRange(0, 256)] = 0
     refineModel: str = ""
     hardenNonLinear: bool = False
+    registration: Annotated[str, Choice(REGISTRATIONS)] = "auto"
     jobFolder: str = ""
 
 

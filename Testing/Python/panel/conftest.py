@@ -69,6 +69,9 @@ class App:
     def applicationLogic(self) -> Any:
         return SimpleNamespace(GetSelectionNode=lambda: self.selection)
 
+    def layoutManager(self) -> Any:
+        return None
+
     def clipboard(self) -> Any:
         return SimpleNamespace(setText=lambda text: setattr(self.clip, "text", text))
 
@@ -86,6 +89,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     logic, sequences = slicer.vtkSlicerSegmentationsModuleLogic(), slicer.vtkSlicerSequencesLogic()
     logic.SetMRMLScene(scene)
     sequences.SetMRMLScene(scene)
+    scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     app = App(tmp_path)
     dialogs: list[str] = []
 
@@ -123,6 +127,8 @@ def _modules() -> dict[str, types.ModuleType]:
     qt.QTimer = lambda: pythonqt.Strict(QtCore.QTimer())
     qt.QPixmap = lambda path: pythonqt.Strict(QtGui.QPixmap(path), "qt.QPixmap")
     qt.QSettings = Settings
+    qt.QCheckBox = lambda text: pythonqt.Strict(QtWidgets.QCheckBox(text))
+    qt.QLineEdit = lambda text: pythonqt.Strict(QtWidgets.QLineEdit(text))
     qt.QAction = lambda text, _parent: pythonqt.Strict(QtGui.QAction(text))
     qt.QUrl = SimpleNamespace(fromLocalFile=lambda path: path)
     qt.opened = []

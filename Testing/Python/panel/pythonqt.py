@@ -144,6 +144,8 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         """The scene to pick from."""
         self._scene = scene
         self._node = getattr(self, "_node", None)
+        if self.count() == 0:
+            self.addItem(str(self.property("noneDisplay") or "None"))
 
     def currentNode(self) -> Any:
         """The picked node or None."""
@@ -217,7 +219,10 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):
 
     def _collapse(self, value: bool) -> None:
         self._collapsed = value
-        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
+        children = self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly)
+        if value:
+            self._shown = [child for child in children if not child.isHidden()]
+        for child in getattr(self, "_shown", children):
             child.setVisible(not value)
 
 

@@ -19,7 +19,9 @@ import pythonqt
 ROOT = Path(__file__).resolve().parents[3]
 UI = ROOT / "MedGS" / "Resources" / "UI" / "MedGS.ui"
 SOURCES = [ROOT / "MedGS" / "MedGS.py", *sorted((ROOT / "MedGSLib" / "panel").glob("*.py"))]
-EXTRA_CLASSES = ("qt.QObject", "qt.QWidget", "qt.QTimer", "qt.QPixmap", "qt.QSettings", "qt.QAction", "qt.QUrl", "qt.QDesktopServices")
+EXTRA = ("QObject", "QWidget", "QTimer", "QPixmap", "QSettings", "QAction", "QUrl", "QDesktopServices", "QLineEdit")
+"""Classes that are made in the code and not in the .ui."""
+
 LISTS = ("slicer.util", "slicer.modules")
 
 
@@ -136,7 +138,7 @@ def used_subset(full: dict) -> dict:
     """The part of the list of names that panel, stand-in and tests mention, so that the tests run without the full list."""
     here = Path(__file__).parent
     words = set(re.findall(r"\w+", "".join(path.read_text() for path in [*SOURCES, UI, *here.glob("*.py")])))
-    wanted = {*map(key, set(widgets().values())), *EXTRA_CLASSES, "slicer.app"}
+    wanted = {*map(key, set(widgets().values())), *(f"qt.{name}" for name in EXTRA), "slicer.app"}
     subset: dict = {name: sorted(words & set(full[name])) for name in LISTS}
     for name in sorted(wanted):
         entry = full[name]

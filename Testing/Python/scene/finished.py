@@ -71,7 +71,13 @@ def write_outputs(
     if uncertainty:
         writers.write_volume(output / "uncertainty.nrrd", np.abs(distances[0]), stack, step, dtype=np.float32)
     segments = {label.name: {"volume_cm3": 3.05, "max_diameter_mm": 18.0, "bounds_mm": [0, 1]} for label in request.inputs.labels}
-    sizes = {"output_slices": len(t), "rows_columns": plane}
+    sizes = {
+        "output_slices": len(t),
+        "rows_columns": plane,
+        "plane_to_ras": plane_to_ras.tolist(),
+        "pixel_mm": stack.pixel_mm,
+        "input_gap_mm": stack.gap_mm,
+    }
     report = {"segments": segments, "self_check": SELF_CHECK, "geometry": sizes, "preset": "fast", "backend": "The CPU rasterizer is used."}
     (output / "report.json").write_text(json.dumps(report))
 

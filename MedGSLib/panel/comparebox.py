@@ -1,0 +1,161 @@
+"""The compare section of the panel: results of one patient at several dates, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, List, Optional
+
+import qt
+import slicer
+
+from MedGSLib.errors import MedGSError
+from MedGSLib.job.launch import WorkerCommand
+from MedGSLib.panel import wording
+from MedGSLib.panel.comparing import ComparableJob, ComparisonRun, comparableJobs
+from MedGSLib.scene.comparison import ComparisonNodes
+
+RESULT_COLUMN, DATE_COLUMN = 0, 1
+
+
+class CompareBox:
+    """Owns the widgets of the compare section.
+
+    :param root: the folder of all jobs.
+    :param command: how a worker is started; raises where there is none.
+    :param registration: gives the registration that the user chose.
+    :param say: shows a sentence to the user.
+    :param started: called when there is something to poll.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        root: Path,
+        command: Callable[[], WorkerCommand],
+        registration: Callable[[], str],
+        say: Callable[[str], None],
+        started: Callable[[], None],
+    ) -> None:
+        self._ui = ui
+        self._root = root
+        self._command = command
+        self._registration = registration
+        self._say = say
+        self._started = started
+        self._jobs: List[ComparableJob] = []
+        self._run: Optional[ComparisonRun] = None
+        self._nodes: Optional[ComparisonNodes] = None
+        ui.timePointsTable.setHorizontalHeaderLabels(["Result", "Date"])
+        ui.compareButton.connect("clicked(bool)", self.onCompare)
+        ui.jumpButton.connect("clicked(bool)", self.onJump)
+        self.refresh()
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether a comparison runs."""
+        return self._run is not None
+
+    def refresh(self) -> None:
+        """Read the finished jobs anew; ticks and dates of those that stay are kept."""
+        before = {job.folder: self._row(row) for row, job in enumerate(self._jobs)}
+        self._jobs = comparableJobs(self._root)
+        table = self._ui.timePointsTable
+        table.setRowCount(len(self._jobs))
+        for row, job in enumerate(self._jobs):
+            isTicked, date = before.get(job.folder, (False, job.date))
+            tick = qt.QCheckBox(f"{job.context.outputName} ({job.folder.path.name[-4:]})")
+            tick.checked = isTicked
+            tick.connect("toggled(bool)", self.onTicked)
+            line = qt.QLineEdit(date)
+            line.placeholderText = "2025-03-01"
+            table.setCellWidget(row, RESULT_COLUMN, tick)
+            table.setCellWidget(row, DATE_COLUMN, line)
+        table.resizeColumnsToContents()
+        self.onTicked()
+
+    def onTicked(self, _checked: bool = False) -> None:
+        """Compare needs two results."""
+        ticked = [row for row in range(len(self._jobs)) if self._row(row)[0]]
+        self._ui.compareButton.text = "Cancel" if self.isBusy else "Compare"
+        self._ui.compareButton.enabled = self.isBusy or len(ticked) >= 2
+        hint = "Compare the ticked results in the background; the earliest date is the baseline."
+        self._ui.compareButton.toolTip = hint if self._ui.compareButton.enabled else "Tick at least two results of one patient."
+        self._ui.jumpButton.enabled = self._nodes is not None and self._nodes.growthPoint is not None
+
+    def onCompare(self, _checked: bool = False) -> None:
+        """Start, or cancel what runs."""
+        if self._run is not None:
+            self._run.stop()
+            self._end(self._run)
+            return
+        rows = [(job, *self._row(row)) for row, job in enumerate(self._jobs)]
+        ticked = [(job, date) for job, isTicked, date in rows if isTicked]
+        try:
+            run = ComparisonRun(
+                [job for job, _ in ticked], [date for _, date in ticked], self._registration(), self._root, self._command()
+            )
+            run.start()
+        except MedGSError as error:
+            self._say(str(error))
+            return
+        self._run = run
+        self._started()
+        self.onTicked()
+
+    def poll(self) -> None:
+        """Look at a running comparison."""
+        run = self._run
+        if run is None:
+            return
+        for event in run.poll():
+            self._ui.compareLabel.text = event.message or f"{wording.stageName(event.stage)}..."
+        if not run.isRunning:
+            self._end(run)
+
+    def stop(self) -> None:
+        """End a running comparison because the application ends."""
+        if self._run is not None:
+            self._run.stop()
+            self._run = None
+
+    def onJump(self, _checked: bool = False) -> None:
+        """Show the place of the largest change in the slice views."""
+        if self._nodes is None or self._nodes.growthPoint is None or self._nodes.growthPoint.GetScene() is None:
+            return
+        place = [0.0, 0.0, 0.0]
+        self._nodes.growthPoint.GetNthControlPointPositionWorld(0, place)
+        slicer.modules.markups.logic().JumpSlicesToLocation(*place, True)
+
+    def _row(self, row: int) -> Any:
+        """Whether a row is ticked, and its date."""
+        table = self._ui.timePointsTable
+        return bool(table.cellWidget(row, RESULT_COLUMN).checked), str(table.cellWidget(row, DATE_COLUMN).text).strip()
+
+    def _end(self, run: ComparisonRun) -> None:
+        self._run = None
+        try:
+            if run.isDone:
+                self._nodes = run.importInto(slicer.mrmlScene)
+                self._ui.compareLabel.text = "\n".join(self._nodes.sentences)
+                showSideBySide(self._nodes)
+            else:
+                self._say(run.failure or "The comparison ended without a result.")
+                self._ui.compareLabel.text = run.failure
+        except MedGSError as error:
+            self._say(str(error))
+        self.onTicked()
+
+
+def showSideBySide(nodes: ComparisonNodes) -> None:
+    """Two linked 3D views: the baseline on the left, the growth maps on the right."""
+    layoutManager = slicer.app.layoutManager()
+    if layoutManager is None:
+        return
+    layoutManager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutDual3DView)
+    if layoutManager.threeDViewCount < 2:
+        return
+    views = [layoutManager.threeDWidget(index).mrmlViewNode() for index in range(2)]
+    for view, models in zip(views, (nodes.baseline, nodes.followups)):
+        view.SetLinkedControl(True)
+        for model in models:
+            model.GetDisplayNode().AddViewNodeID(view.GetID())
