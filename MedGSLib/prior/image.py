@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from MedGSLib.baselines.images import linear
 from MedGSLib.errors import InputError
 from MedGSLib.prior.flow import SMALLEST_SIDE, flow_interpolate
 from MedGSLib.prior.image_apply import DensePrediction, predict
@@ -136,20 +137,13 @@ def _consistent(
 
 
 def _without_network(slices: Slices, sampling: Sampling, method: PriorMethod, report: dict[str, Any]) -> ImagePrior:
-    factor = sampling.factor
     index = np.arange(len(slices), dtype=np.float64)
-    wanted = np.arange((len(slices) - 1) * factor + 1) / factor
-    linear = np.stack([(1 - a) * slices[k] + a * slices[min(k + 1, len(slices) - 1)] for k, a in _neighbours(wanted)]).astype(np.float32)
-    image = flow_interpolate(slices, index, wanted, "tvl1") if method == "flow" else linear
-    disagreement = np.abs(image - linear)
+    wanted = np.arange((len(slices) - 1) * sampling.factor + 1) / sampling.factor
+    blend = linear(slices, index, wanted)
+    image = flow_interpolate(slices, index, wanted) if method == "flow" else blend
     if sampling.averaged and method != "none":
-        image = back_project(image, slices, sampling.profile, factor, BACK_PROJECTIONS)
-        disagreement = np.abs(image - linear)
-    return ImagePrior(image, disagreement, report)
-
-
-def _neighbours(wanted: NDArray[np.float64]) -> list[tuple[int, float]]:
-    return [(int(t + 1e-9), float(t - int(t + 1e-9))) for t in wanted]
+        image = back_project(image, slices, sampling.profile, sampling.factor, BACK_PROJECTIONS)
+    return ImagePrior(image, np.abs(image - blend), report)
 
 
 def _opening_report(config: PriorConfig, sampling: Sampling, coordinates: NDArray[np.float64] | None) -> dict[str, Any]:
