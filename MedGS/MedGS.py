@@ -48,13 +48,9 @@ class MedGS(ScriptedLoadableModule):
         from MedGSLib.panel import sampledata
         from MedGSLib.panel.MedGSSubjectHierarchyPlugin import MedGSSubjectHierarchyPlugin
 
-        sampledata.register(self.resourcePath("Icons/MedGS.png"))
+        sampledata.register(str(Path(__file__).parent / "Resources" / "Icons" / "MedGS.png"))
         plugin = slicer.qSlicerSubjectHierarchyScriptedPlugin(None)
         plugin.setPythonSource(MedGSSubjectHierarchyPlugin.filePath)
-
-    def resourcePath(self, name: str) -> str:
-        """A file in the module's folder of resources."""
-        return str(Path(self.parent.path).parent / "Resources" / name)
 
 
 class MedGSWidget(ScriptedLoadableModuleWidget):

@@ -148,11 +148,15 @@ def used_subset(full: dict) -> dict:
     return subset
 
 
-def test_kept_subset_is_up_to_date():
+def test_kept_subset_has_what_is_used():
     """Set MEDGS_UPDATE_NAMES=1 to write it anew."""
     if not pythonqt.SHARED.is_file():
         pytest.skip("the full list of PythonQt names is not beside this checkout")
-    fresh = used_subset(json.loads(pythonqt.SHARED.read_text()))
+    full = json.loads(pythonqt.SHARED.read_text())
+    fresh = used_subset(full)
     if os.environ.get("MEDGS_UPDATE_NAMES"):
         pythonqt.SUBSET.write_text(json.dumps(fresh, indent=1, sort_keys=True) + "\n")
-    assert json.loads(pythonqt.SUBSET.read_text()) == fresh
+    kept = json.loads(pythonqt.SUBSET.read_text())
+    for name, entry in fresh.items():
+        for group in ("properties", "methods") if isinstance(entry, dict) else ():
+            assert set(entry[group]) <= set(kept[name][group]) <= set(full[name].get(group, ())), (name, group)

@@ -269,6 +269,8 @@ def test_second_job_waits_for_the_first(ready, case, use):
 
 def test_state_is_saved_with_the_scene(ready, case, tmp_path):
     ready.ui.seedSpinBox.setValue(11)
+    ready.ui.segmentSelector.setSelectedSegmentIDs(case.ids)
+    ready.ui.annotatedLineEdit.setText("0, 5 & <9>")
     ready.ui.paperRadioButton.checked = True
     case.scene.SetRootDirectory(str(tmp_path))
     case.scene.SetURL(str(tmp_path / "scene.mrml"))
@@ -289,7 +291,8 @@ def test_state_is_saved_with_the_scene(ready, case, tmp_path):
     assert (node.seed, node.preset) == (11, "paper")
     assert node.inputVolume.GetName() == "CTA" and node.segmentation.GetName() == "Segmentation"
     assert ready.ui.seedSpinBox.value == 11 and ready.ui.paperRadioButton.checked
-    assert tuple(ready.ui.segmentSelector.selectedSegmentIDs()) == (case.ids[0],)
+    assert list(ready.ui.segmentSelector.selectedSegmentIDs()) == case.ids
+    assert node.annotatedDetail == "0, 5 & <9>"
 
 
 def test_leaving_the_module_does_not_stop_the_job(ready, case):
