@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from vtkmodules.util.numpy_support import numpy_to_vtk
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 from vtkmodules.vtkFiltersCore import vtkAppendPolyData
 
+from MedGSLib.errors import InputError
 from MedGSLib.io.atomic import write_json
 from MedGSLib.io.meshes import write_mesh
 from MedGSLib.io.writers import write_segmentation, write_volume
@@ -21,6 +24,22 @@ if TYPE_CHECKING:
     from MedGSLib.reconstruct import Reconstruction
 
 MESH_SUFFIXES = (".vtp", ".stl", ".ply")
+RESULT_FILES = (
+    *("volume.nrrd", "uncertainty.nrrd", "occupancy.nrrd", "segmentation.nrrd", "model.medgs", "gaussians.ply", "preview.png"),
+    *(f"mesh{suffix}" for suffix in MESH_SUFFIXES),
+)
+"""Files of a result folder besides the report; with several segments there are ``occupancy_<name>.nrrd`` and ``mesh_<name>.vtp`` too."""
+RESULT_SUFFIXES = {Path(name).suffix for name in RESULT_FILES}
+
+
+def refuse_to_overwrite(inputs: Iterable[Path | None], out: Path) -> None:
+    """Make sure that no input has the name of a result in the output folder.
+
+    :raises InputError: naming the input that would be lost.
+    """
+    for path in inputs:
+        if path is not None and path.name in RESULT_FILES and path.resolve().parent == out.resolve():
+            raise InputError(f"The result would overwrite its input {path}; choose another output folder.")
 
 
 def write_outputs(result: Reconstruction, out: Path) -> None:
@@ -29,36 +48,68 @@ def write_outputs(result: Reconstruction, out: Path) -> None:
     :raises ResourceError: when the disk is full.
     """
     out.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier_files(out / "report.json")
     (out / "report.json").unlink(missing_ok=True)
     stack, step_mm = result.stack, result.grid.spacing_mm
     described = {
         "medgs_interpolated": "yes; acquired output slices: " + " ".join(str(k) for k in result.grid.acquired if k >= 0),
         "medgs_preset": result.header.preset,
     }
-    if result.image is not None:
-        write_volume(out / "volume.nrrd", result.image, stack, step_mm, header=described)
-    if result.uncertainty is not None:
-        write_volume(out / "uncertainty.nrrd", result.uncertainty, stack, step_mm, np.float32, header=described)
-    if result.occupancy is not None and result.label_map is not None:
-        for number, label in enumerate(stack.labels):
-            name = "occupancy.nrrd" if len(stack.labels) == 1 else f"occupancy_{file_name(label.name)}.nrrd"
-            write_volume(out / name, result.occupancy[number], stack, step_mm, np.float32, header=described)
+    fields = _fields(result)
+    for name, field in fields.items():
+        dtype = None if name == "volume.nrrd" else np.float32
+        write_volume(out / name, field, stack, step_mm, dtype, header=described)
+    if result.label_map is not None:
         write_segmentation(out / "segmentation.nrrd", result.label_map, stack, step_mm)
-    if result.meshes:
-        _write_meshes(result.meshes, out)
+    meshes = _meshes(result)
+    for name, mesh in meshes.items():
+        write_mesh(mesh, out / name)
     save_model(out / "model.medgs", result.gaussians, result.header)
     export_ply(out / "gaussians.ply", result.gaussians, result.header)
     write_preview(out / "preview.png", stack, DenseResult(step_mm, result.image, result.occupancy, list(result.meshes.values())))
+    written = {*fields, *meshes, "model.medgs", "gaussians.ply", "preview.png"}
+    written |= {"segmentation.nrrd"} if result.label_map is not None else set()
+    for name in earlier - written:
+        (out / name).unlink(missing_ok=True)
+    result.report["files"] = sorted(written)
     write_json(out / "report.json", result.report)
 
 
-def _write_meshes(meshes: dict[str, vtkPolyData], out: Path) -> None:
-    if len(meshes) > 1:
-        for name, mesh in meshes.items():
-            write_mesh(mesh, out / f"mesh_{file_name(name)}.vtp")
+def _earlier_files(report: Path) -> set[str]:
+    """Names of the files that an earlier run into the same folder wrote, as its report says."""
+    try:
+        names = json.loads(report.read_text(encoding="utf-8"))["files"]
+        return {name for name in names if Path(name).name == name and Path(name).suffix in RESULT_SUFFIXES}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _fields(result: Reconstruction) -> dict[str, NDArray[np.float32]]:
+    """The float volumes to write by file name."""
+    fields = {"volume.nrrd": result.image, "uncertainty.nrrd": result.uncertainty}
+    return {name: field for name, field in fields.items() if field is not None} | _occupancies(result)
+
+
+def _occupancies(result: Reconstruction) -> dict[str, NDArray[np.float32]]:
+    """The fields to write: of all segments together, and of each where there are several."""
+    if result.occupancy is None:
+        return {}
+    if len(result.stack.labels) == 1:
+        return {"occupancy.nrrd": result.occupancy[0]}
+    each = {f"occupancy_{label.file_name}.nrrd": field for label, field in zip(result.stack.labels, result.occupancy, strict=True)}
+    return {"occupancy.nrrd": np.minimum(result.occupancy.sum(axis=0), 1.0)} | each
+
+
+def _meshes(result: Reconstruction) -> dict[str, vtkPolyData]:
+    """The surfaces to write: of all segments together in three formats, and of each where there are several."""
+    meshes = result.meshes
+    if not meshes:
+        return {}
     together = next(iter(meshes.values())) if len(meshes) == 1 else _appended(meshes)
-    for suffix in MESH_SUFFIXES:
-        write_mesh(together, out / f"mesh{suffix}")
+    found = {f"mesh{suffix}": together for suffix in MESH_SUFFIXES}
+    if len(meshes) > 1:
+        found |= {f"mesh_{label.file_name}.vtp": meshes[label.name] for label in result.stack.labels if label.name in meshes}
+    return found
 
 
 def _appended(meshes: dict[str, vtkPolyData]) -> vtkPolyData:
@@ -73,8 +124,3 @@ def _appended(meshes: dict[str, vtkPolyData]) -> vtkPolyData:
         append.AddInputData(copy)
     append.Update()
     return append.GetOutput()
-
-
-def file_name(label: str) -> str:
-    """A segment's name as part of a file name on any system."""
-    return re.sub(r"[^\w.-]+", "_", label).strip("_.") or "segment"

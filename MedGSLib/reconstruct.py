@@ -25,7 +25,7 @@ from MedGSLib.io.stack import load_stack
 from MedGSLib.live_preview import LivePreview
 from MedGSLib.mesh import occupancy_to_mesh
 from MedGSLib.model_file import ModelHeader
-from MedGSLib.outputs import write_outputs
+from MedGSLib.outputs import refuse_to_overwrite, write_outputs
 from MedGSLib.preparation import Preparation, prepare
 from MedGSLib.progress import ProgressCallback, Reporter
 from MedGSLib.raster import Rasterizer, choose_rasterizer
@@ -276,6 +276,7 @@ def reconstruct_files(
     inputs = inputs or InputOptions()
     if out.exists() and not out.is_dir():
         raise InputError(f"The output {out} is a file, and a folder is needed.")
+    refuse_to_overwrite((image, mask), out)
     stack = load_stack(
         image if config.mode != "mask" else None,
         mask if config.mode != "image" else None,

@@ -218,3 +218,10 @@ def test_a_trained_prior_is_taken_from_the_checkpoint(tmp_path):
     assert (tmp_path / "prior.safetensors").is_file()
     assert not any(total == 7 for _, total in stages), stages
     np.testing.assert_allclose(second.prior.image, first.prior.image, atol=1e-6)
+
+
+def test_segments_of_one_name_are_told_apart():
+    stack = make_stack(labels=2)
+    stack = replace(stack, labels=(Label(1, "Left Lung"), Label(2, "left_lung")))
+    names = [label.name for label in prepare(stack, recipe(scale=2), Reporter()).stack.labels]
+    assert names == ["Left Lung", "left_lung (2)"]
