@@ -18,7 +18,7 @@ from MedGSLib.metrics_surface import topology
 from MedGSLib.preparation import Preparation
 from MedGSLib.self_check import SelfCheck
 from MedGSLib.training.fit import FitReport
-from MedGSLib.uncertainty import position_error_mm
+from MedGSLib.uncertainty import measured_error_mm, position_error_mm
 
 SCHEMA_VERSION = 1
 NOTICE = "Research use only. Slices between the acquired ones are interpolated, not measured."
@@ -106,5 +106,5 @@ def _segment(mesh: vtkPolyData, prepared: Preparation, label: str, check: SelfCh
         "closed": found.closed,
         "manifold": found.manifold,
         "position_error_between_slices_q90_mm": position_error_mm(prepared, label, check),
-        "position_error_is_calibrated": check is not None and label in check.masks,
+        "position_error_is_calibrated": measured_error_mm(label, check) is not None,
     }

@@ -41,10 +41,16 @@ def image_band(doubt: NDArray[np.float32], prepared: Preparation, check: SelfChe
 
 def position_error_mm(prepared: Preparation, label: str, check: SelfCheck | None) -> float:
     """The 90 % quantile of the surface's position error half-way between annotated slices, in mm."""
-    measured = None if check is None else check.masks.get(label, {}).get("contour_error_q90_mm")
-    if measured is None or not np.isfinite(measured):
+    measured = measured_error_mm(label, check)
+    if measured is None:
         return UNCHECKED_POSITION_SHARE * float(np.median(np.diff(_annotated_mm(prepared)), axis=0)) if _several(prepared) else 0.0
     return GAP_SHARE * measured
+
+
+def measured_error_mm(label: str, check: SelfCheck | None) -> float | None:
+    """The 90 % quantile of the contour's error that the self-check measured, or None where it could not."""
+    measured = None if check is None else check.masks.get(label, {}).get("contour_error_q90_mm")
+    return measured if measured is not None and np.isfinite(measured) else None
 
 
 def add_position_band(surface: vtkPolyData, prepared: Preparation, label: str, check: SelfCheck | None) -> NDArray[np.float64]:
