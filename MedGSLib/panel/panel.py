@@ -232,6 +232,8 @@ class Panel(VTKObservationMixin):
             self.ui.show3DButton.setSegmentationNode(nodes.segmentation)
             self.ui.summaryLabel.text = wording.summary(nodes.report, nodes.sentences)
             self.ui.resultsCollapsibleButton.collapsed = False
+            if self._isEntered and nodes.volume is not None:
+                slicer.util.setSliceViewerLayers(background=nodes.volume)
         except MedGSError as error:
             self.progress.say(str(error))
 

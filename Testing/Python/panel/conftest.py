@@ -92,6 +92,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     app = App(tmp_path)
     dialogs: list[str] = []
+    shown: list[Any] = []
 
     @contextmanager
     def try_with_error_display(message: str = "", show: bool = True, waitCursor: bool = False) -> Iterator[None]:
@@ -110,7 +111,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         "tryWithErrorDisplay": try_with_error_display,
         "confirmOkCancelDisplay": confirm,
         "startupEnvironment": lambda: dict(os.environ),
-        "setSliceViewerLayers": lambda **_options: None,
+        "setSliceViewerLayers": lambda background, fit=False: shown.append(background),
     }.items():
         monkeypatch.setattr(importlib.import_module("slicer.util"), name, value)
     Settings.values = {}
@@ -118,7 +119,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, module)
     for name in [name for name in sys.modules if name.startswith("MedGSLib.panel")]:
         monkeypatch.delitem(sys.modules, name)
-    yield SimpleNamespace(scene=scene, app=app, dialogs=dialogs, folder=tmp_path)
+    yield SimpleNamespace(scene=scene, app=app, dialogs=dialogs, shown=shown, folder=tmp_path)
     scene.Clear(True)
 
 

@@ -13,6 +13,10 @@ pytest.importorskip("slicer")
 
 ROOT = Path(__file__).resolve().parents[3]
 PANEL_SIDE = ["errors.py", "progress.py", "geometry.py", "volume.py", "job", "scene", "panel"]
+LATER_FILES = ["io/atomic.py", "io/images.py", "io/meshes.py", "io/writers.py", "mesh.py", "metrics_surface.py", "phantom.py"]
+LATER_FILES += ["phantom_shape.py", "phantom_tissue.py"]
+"""What the panel imports only when a job is made or the sample data is asked for; that may need scipy and SimpleITK."""
+
 WORKER_ONLY = ["torch", "numba", "gsplat", "safetensors", "skimage", "sklearn", "cv2", "rich", "llvmlite", "itk", "nibabel"]
 LATER = ["scipy", "SimpleITK", "matplotlib", "pydicom", "pandas"]
 
@@ -80,7 +84,8 @@ def test_nothing_heavy_comes_along(loads):
 def panel_files() -> list[Path]:
     """Every file that the panel may import."""
     library = ROOT / "MedGSLib"
-    files = [path for name in PANEL_SIDE for path in ([library / name] if name.endswith(".py") else (library / name).rglob("*.py"))]
+    entries = [library / name for name in PANEL_SIDE + LATER_FILES]
+    files = [path for entry in entries for path in ([entry] if entry.suffix else sorted(entry.rglob("*.py")))]
     return [*files, ROOT / "MedGS" / "MedGS.py"]
 
 

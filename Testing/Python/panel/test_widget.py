@@ -169,7 +169,7 @@ def test_run_imports_the_result_and_sums_it_up(ready, case, slicer_stand_in):
     assert "image 31.5 dB, linear interpolation 29.0 dB" in text and "interpolated" in text
     assert ready.ui.show3DButton.segmentationNode().GetName() == "CTA_aorta_MedGS"
     assert "stub at work" in ready.ui.logTextEdit.plainText
-    assert slicer_stand_in.dialogs == []
+    assert slicer_stand_in.dialogs == [] and slicer_stand_in.shown == [volume]
     assert Path(ready._parameterNode.jobFolder).is_dir()
     assert ready.ui.jobsComboBox.count == 1 and "finished" in ready.ui.jobsComboBox.currentText
 
@@ -295,10 +295,11 @@ def test_state_is_saved_with_the_scene(ready, case, tmp_path):
     assert node.annotatedDetail == "0, 5 & <9>"
 
 
-def test_leaving_the_module_does_not_stop_the_job(ready, case):
+def test_leaving_the_module_does_not_stop_the_job(ready, case, slicer_stand_in):
     ready.onReconstruct()
     ready.exit()
     run(ready, lambda: not ready.logic.session.isBusy)
+    assert slicer_stand_in.shown == [], "the views of another module are left alone"
     assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 1
     ready.enter()
     assert ready.ui.reconstructButton.enabled
