@@ -100,3 +100,60 @@ def _check_surface(model, full, matrix, parent) -> None:
     distance = surface_distance(moved.GetOutput(), truth)
     voxel = float(np.linalg.norm(matrix[:3, 0]))
     assert distance.chamfer_mm < voxel, distance
+
+
+def run_worker(root: Path, source: SceneInput, parameters: dict) -> object:
+    """Let a real worker finish a job."""
+    from MedGSLib.panel.session import PanelSession
+
+    session = PanelSession()
+    job = session.submit(root, source, parameters, OutputChoice(), WorkerCommand(Path(sys.executable)))
+    end = time.monotonic() + LONGEST_S
+    while job.state.is_active:
+        session.poll()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert job.state is JobState.SUCCEEDED, (job.failure, (job.folder.path / "console.log").read_text()[-2000:])
+    return job
+
+
+def distances(mesh, center: np.ndarray) -> np.ndarray:
+    """How far the points of a surface lie from a point."""
+    return np.linalg.norm(vtk.util.numpy_support.vtk_to_numpy(mesh.GetPoints().GetData()) - center, axis=1)
+
+
+QUICK = {"preset": "fast", "mode": "mask", "scale": 3, "device": "cpu", "threads": 1, "overrides": {"iterations": 60}}
+
+
+def test_two_segments_come_back_apart(tmp_path, scene, make, ball):
+    from MedGSLib.panel.session import importJob
+
+    matrix = make.rotation((1, 0, 2), 25, (10, 20, 30)) @ np.diag([-1.0, -1.0, 3.0, 1.0])
+    shape = (44, 30, 9)
+    centers = [matrix[:3, :3] @ np.array(index) + matrix[:3, 3] for index in ([13.0, 15.0, 4.0], [31.0, 15.0, 4.0])]
+    masks = {name: ball(matrix, shape, center, 8.0) for name, center in zip(("left lung!", "right"), centers)}
+    volume = make.volume(np.zeros(shape[::-1], np.int16), matrix)
+    job = run_worker(tmp_path, SceneInput(volume, make.segmentation(masks, matrix)), QUICK)
+    made = importJob(scene, job.folder)
+    assert made.volume is None and [model.GetName() for model in made.models] == ["CTA_left lung!_MedGS", "CTA_right_MedGS"]
+    for model, center in zip(made.models, centers):
+        assert np.abs(distances(model.GetPolyData(), center) - 8.0).mean() < 0.5
+    assert made.segmentation.GetSegmentation().GetNumberOfSegments() == 2
+
+
+def test_irregular_acquisition_comes_back_in_the_right_place(tmp_path, scene, make):
+    from MedGSLib.panel.session import importJob
+
+    matrix = make.rotation((0, 1, 0), 20) @ np.diag([1.0, 1.0, 3.0, 1.0])
+    positions = np.array([0.0, 3.0, 6.0, 9.0, 15.0, 18.0, 21.0, 24.0])
+    transform = make.acquisition(positions, matrix)
+    center = np.array([14.0, 14.0, 12.5])
+    k, j, i = np.meshgrid(positions, np.arange(30.0), np.arange(30.0), indexing="ij")
+    mask = (np.linalg.norm(np.stack([i, j, k], axis=-1) - center, axis=-1) <= 9.0).astype(np.uint8)
+    volume = make.volume(np.zeros(mask.shape, np.int16), matrix, parent=transform)
+    segmentation = make.segmentation({"ball": mask}, matrix, parent=transform)
+    job = run_worker(tmp_path, SceneInput(volume, segmentation), QUICK)
+    model = importJob(scene, job.folder).models[0]
+    assert model.GetParentTransformNode() is None
+    rotation = matrix[:3, :3] / np.array([1.0, 1.0, 3.0])
+    assert np.abs(distances(model.GetPolyData(), rotation @ center) - 9.0).mean() < 0.6
