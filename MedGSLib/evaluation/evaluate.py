@@ -25,7 +25,6 @@ from MedGSLib.evaluation.protocols import Problem, pose
 from MedGSLib.evaluation.results import Cell, ResultStore
 from MedGSLib.evaluation.table import summarize, write_csv
 from MedGSLib.io.stack import load_stack
-from MedGSLib.prior.profile import ProfileKind
 from MedGSLib.progress import ProgressCallback, Reporter
 from MedGSLib.report import versions
 from MedGSLib.volume import SliceStack
@@ -50,7 +49,7 @@ class Plan:
 
     every: tuple[int, ...] = (2, 3, 5)
     protocols: tuple[str, ...] = ()
-    profiles: tuple[ProfileKind, ...] = ("box", "gaussian")
+    profiles: tuple[str, ...] = ("box", "gaussian")
     methods: tuple[str, ...] = DEFAULT_METHODS
     recipes: Recipes = field(default_factory=lambda: {"standard": preset_config("standard", self_check=False)})
     seeds: tuple[int, ...] = (0,)
@@ -73,7 +72,7 @@ class Task:
     case: Case
     protocol: str
     every: int
-    profile: ProfileKind
+    profile: str
     method: str
     seed: int = 0
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 IMAGE, MASK, SPARSE, THICK = "image", "mask", "sparse", "thick"
 PROTOCOLS = (IMAGE, MASK, SPARSE, THICK)
 """Thin slices left out of an image; mask on every n-th slice of a dense image; both on every n-th slice; averages over n slices."""
+
+PROFILES: dict[str, tuple[Literal["box", "gaussian"], float]] = {
+    "box": ("box", 1.0),
+    "gaussian": ("gaussian", 1.0),
+    "box taken 1.5x": ("box", 1.5),
+    "box taken 0.5x": ("box", 0.5),
+}
+"""Thick slices: the true profile (n slices wide), and the thickness that methods are told over the true one."""
 
 MEDGS, PRIOR = "medgs", "prior"
 OWN = (MEDGS, PRIOR)

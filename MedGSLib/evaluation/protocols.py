@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
 from MedGSLib.evaluation.cases import Case
-from MedGSLib.evaluation.names import IMAGE, MASK, PROTOCOLS, SPARSE, THICK
-from MedGSLib.geometry import Matrix
+from MedGSLib.evaluation.names import IMAGE, MASK, PROFILES, PROTOCOLS, SPARSE, THICK
+from MedGSLib.geometry import Matrix, shifted_origin
 from MedGSLib.prior.profile import ProfileKind, SliceProfile
 from MedGSLib.volume import SliceStack
 
@@ -66,11 +66,12 @@ class Truth:
     mask: NDArray[np.bool_] | None
 
 
-def pose(case: Case, protocol: str, every: int, profile: ProfileKind = "box") -> Problem:
+def pose(case: Case, protocol: str, every: int, profile: str = "box") -> Problem:
     """Take from a case what a protocol hides.
 
     :param every: n; every n-th slice is kept, or n slices are averaged.
-    :param profile: of thick slices, ``box`` or ``gaussian`` (full width at half maximum of n slices).
+    :param profile: of thick slices, of :data:`MedGSLib.evaluation.names.PROFILES`: ``box``, ``gaussian`` (full width at half maximum of n
+        slices), or a box whose thickness is told wrongly.
     :raises InputError: if the case lacks what the protocol needs, or fewer than three slices would be left.
     """
     if protocol not in PROTOCOLS:
@@ -118,12 +119,13 @@ def _annotated_on(stack: SliceStack, kept: NDArray[np.int64]) -> SliceStack:
     return replace(stack, annotated=annotated, occupancy=stack.occupancy * annotated[None, :, None, None].astype(np.float32))
 
 
-def _thick(case: Case, every: int, kind: ProfileKind) -> Problem:
+def _thick(case: Case, every: int, profile: str) -> Problem:
     """Averages over n slices, n apart; of an even n the centres lie between thin slices, so the answer has every second row there."""
     image = case.stack.image
     assert image is not None
-    if kind == "point":
-        raise InputError("Thick slices have a box or a Gaussian profile, not 'point'.")
+    if profile not in PROFILES:
+        raise InputError(f"The profile of thick slices must be one of {', '.join(PROFILES)}, not '{profile}'.")
+    kind, told = PROFILES[profile]
     scale = every if every % 2 else 2 * every
     offsets, weights = _thin_weights(every, kind)
     first = int(-offsets[0])
@@ -133,14 +135,13 @@ def _thick(case: Case, every: int, kind: ProfileKind) -> Problem:
     averages = np.stack([np.tensordot(weights, image[start + offsets], axes=1) for start in starts]).astype(np.float32)
     shift = 0.0 if every % 2 else 0.5
     thin_mm = case.stack.gap_mm
-    seen = replace(case.stack.select(starts), image=averages, occupancy=None, labels=(), slice_thickness_mm=every * thin_mm)
-    plane_to_ras = seen.plane_to_ras.copy()
-    plane_to_ras[:3, 3] += shift * thin_mm * plane_to_ras[:3, 2]
+    seen = replace(case.stack.select(starts), image=averages, occupancy=None, labels=(), slice_thickness_mm=told * every * thin_mm)
+    seen = replace(seen, plane_to_ras=shifted_origin(seen.plane_to_ras, (0.0, 0.0, shift * thin_mm)))
     steps = scale // every
     rows = np.arange(0 if every % 2 else 1, (len(starts) - 1) * scale + 1, steps)
     thin = starts[0] + (rows + (0 if every % 2 else 1)) // steps
     truth = Truth(rows, np.ones(len(rows), bool), image[thin], None)
-    return Problem(case.name, case.subset, THICK, every, replace(seen, plane_to_ras=plane_to_ras), scale, SliceProfile(kind, 1.0), truth)
+    return Problem(case.name, case.subset, THICK, every, seen, scale, SliceProfile(kind, told), truth)
 
 
 def _thin_weights(every: int, kind: ProfileKind) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -22,11 +22,10 @@ from MedGSLib.errors import Cancelled
 from MedGSLib.evaluation.cases import SUBSETS, Case, CaseDefinition, read_definitions
 from MedGSLib.evaluation.evaluate import Task, notes, run_tasks
 from MedGSLib.evaluation.methods import Recipes
-from MedGSLib.evaluation.names import METHODS_OF, OWN, PROTOCOLS, THICK
+from MedGSLib.evaluation.names import METHODS_OF, OWN, PROFILES, PROTOCOLS, THICK
 from MedGSLib.evaluation.plots import draw
 from MedGSLib.evaluation.results import ResultStore
 from MedGSLib.evaluation.table import markdown, summarize, write_csv
-from MedGSLib.prior.profile import ProfileKind
 from MedGSLib.progress import ProgressEvent
 
 HERE = Path(__file__).resolve().parent
@@ -45,7 +44,7 @@ class Wanted:
     definition: CaseDefinition
     protocol: str
     every: int
-    profile: ProfileKind
+    profile: str
 
 
 def recipes(threads: int | None) -> Recipes:
@@ -60,10 +59,9 @@ def problems(definitions: list[CaseDefinition], protocols: list[str]) -> list[Wa
     for definition in definitions:
         for protocol in protocols:
             for place, every in enumerate(definition.every.get(protocol, ())):
-                profiles: tuple[ProfileKind, ...] = ("box", "gaussian") if protocol == THICK else ("point",)
-                for profile in profiles:
-                    later = 1 if profile == "gaussian" else 0
-                    found.append(Wanted(place + later, definition.turn, definition, protocol, every, profile))
+                for later, profile in enumerate(PROFILES if protocol == THICK else ("point",)):
+                    if later < 2 or place + definition.turn == 0:
+                        found.append(Wanted(place + later, definition.turn, definition, protocol, every, profile))
     return sorted(found, key=lambda one: (one.place, one.turn, PROTOCOLS.index(one.protocol)))
 
 

@@ -83,6 +83,13 @@ def test_thick_slices_of_a_ramp_are_its_values_at_their_centres(every: int, kind
     assert problem.truth.scored.all() and len(problem.truth.rows) == (problem.stack.shape[0] - 1) * every + every % 2
 
 
+def test_a_wrongly_told_thickness_changes_what_is_told_alone() -> None:
+    right, wrong = pose(case(17), "thick", 4), pose(case(17), "thick", 4, "box taken 1.5x")
+    np.testing.assert_array_equal(right.stack.image, wrong.stack.image)
+    assert wrong.stack.slice_thickness_mm == pytest.approx(1.5 * right.stack.slice_thickness_mm)
+    assert (right.profile.width, wrong.profile.width) == (1.0, 1.5)
+
+
 def test_a_box_is_the_plain_mean_of_its_slices() -> None:
     whole = case(17)
     problem = pose(whole, "thick", 4, "box")
