@@ -32,26 +32,44 @@ class ProfileOperator:
         rows = np.broadcast_to(np.arange(count)[:, None], columns.shape)
         values = np.broadcast_to(weights[None, :], columns.shape)
         self._matrix = csr_matrix((values.ravel(), (rows.ravel(), columns.ravel())), shape=(count, depth), dtype=np.float32)
-        self._grid = np.clip((np.arange(depth) - margin) / factor, 0, count - 1)
+        self._spline = self._spline_weights(np.clip((np.arange(depth) - margin) / factor, 0, count - 1), count)
 
     def average(self, volume: Slices) -> Slices:
         """:param volume: (T, H, W) on the dense grid. :return: float32 (S, H, W), what the scanner would have acquired."""
-        flat = self._matrix @ volume.reshape(len(volume), -1)
-        return flat.reshape(-1, *volume.shape[1:]).astype(np.float32, copy=False)
+        return _applied(self._matrix, volume)
 
     def spread(self, slices: Slices) -> Slices:
         """Smooth interpolation of (S, H, W) onto the dense grid by a natural cubic spline. :return: float32 (T, H, W)."""
-        if len(slices) == 1:
-            return np.repeat(slices, len(self._grid), axis=0)
-        degree = 3 if len(slices) >= 4 else 1
-        ends = "natural" if degree == 3 else None
-        return make_interp_spline(np.arange(len(slices)), slices, k=degree, bc_type=ends)(self._grid).astype(np.float32)
+        return _applied(self._spline, slices)
 
     def consistent(self, volume: Slices, slices: Slices, iterations: int) -> Slices:
-        """Back-projection V <- V + U(y - A V) (Irani and Peleg 1991) with the cubic spline as U. :return: float32 (T, H, W)."""
+        """Back-projection V <- V + U(y - A V) (Irani and Peleg 1991) with the cubic spline as U.
+
+        All iterations are summed among the slices first, since the residual of the next one is (1 - A U) times that of the last.
+
+        :return: float32 (T, H, W).
+        """
+        shrinking = np.eye(len(slices), dtype=np.float32) - self._matrix @ self._spline
+        total = np.zeros_like(shrinking)
+        power = np.eye(len(slices), dtype=np.float32)
         for _ in range(iterations):
-            volume = volume + self.spread(slices - self.average(volume))
-        return volume
+            total += power
+            power = power @ shrinking
+        return volume + self.spread(_applied(total, slices - self.average(volume)))
+
+    @staticmethod
+    def _spline_weights(grid: NDArray[np.float64], count: int) -> NDArray[np.float32]:
+        """(T, S) weights of the slices in the spline through them at ``grid``."""
+        if count == 1:
+            return np.ones((len(grid), 1), np.float32)
+        degree, ends = (3, "natural") if count >= 4 else (1, None)
+        return make_interp_spline(np.arange(count), np.eye(count), k=degree, bc_type=ends)(grid).astype(np.float32)
+
+
+def _applied(matrix: csr_matrix | NDArray[np.float32], stack: Slices) -> Slices:
+    """A matrix along the first axis of (N, H, W)."""
+    flat = matrix @ stack.reshape(len(stack), -1)
+    return np.asarray(flat, np.float32).reshape(-1, *stack.shape[1:])
 
 
 def back_project(volume: Slices, slices: Slices, profile: SliceProfile, factor: int, iterations: int = 10) -> Slices:
