@@ -30,7 +30,7 @@ class MedGS(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("MedGS")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = ["Segmentations", "Volumes", "Models"]
+        self.parent.dependencies = ["Segmentations", "Volumes", "Models", "SegmentStatistics"]
         self.parent.contributors = ["MedGS contributors"]
         self.parent.helpText = _(
             "Makes a dense volume, a dense segmentation and a closed surface from thick or sparse slices with Gaussian splatting. "
@@ -44,10 +44,11 @@ class MedGS(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", self.onStartupCompleted)
 
     def onStartupCompleted(self):
-        """Register the sample data and the right-click action."""
-        from MedGSLib.panel import sampledata
+        """Register the sample data, the right-click action and the measures for Segment Statistics."""
+        from MedGSLib.panel import sampledata, statisticsplugin
         from MedGSLib.panel.MedGSSubjectHierarchyPlugin import MedGSSubjectHierarchyPlugin
 
+        statisticsplugin.register()
         sampledata.register(str(Path(__file__).parent / "Resources" / "Icons" / "MedGS.png"))
         plugin = slicer.qSlicerSubjectHierarchyScriptedPlugin(None)
         plugin.setPythonSource(MedGSSubjectHierarchyPlugin.filePath)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
 import slicer
 import vtk
@@ -19,6 +20,8 @@ PROVENANCE_ATTRIBUTE = "MedGS.provenance"
 ACQUIRED_ATTRIBUTE = "MedGS.acquiredSlices"
 AXIS_ATTRIBUTE = "MedGS.sliceAxis"
 INTERPOLATED_ATTRIBUTE = "MedGS.interpolated"
+MEASURES_ATTRIBUTE = "MedGS.measures"
+"""On segmentations: the worker's measures as JSON, by segment ID."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class _Importer:
             node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), reference.GetID())
         grid = volumes.orientedImage(loaded.labels, loaded.ijkToRas)
         segmentation.SetConversionParameter(segments.GEOMETRY_PARAMETER, slicer.vtkSegmentationConverter.SerializeImageGeometry(grid))
+        node.SetAttribute(MEASURES_ATTRIBUTE, self._measuresText(segments.segmentIds(node)))
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         if display is not None:
@@ -130,6 +134,16 @@ class _Importer:
                 display.SetSegmentOpacity3D(segmentId, source.properties.opacity)
                 display.SetSegmentVisibility(segmentId, source.properties.visible)
         return node
+
+    def _measuresText(self, segmentIds: List[str]) -> str:
+        """What the worker measured of each segment; lists are left out."""
+        measured = self._loaded.report.get("segments", {})
+        names = {label.value: label.name for label in self._loaded.request.inputs.labels}
+        found = {
+            segmentId: {key: value for key, value in measured.get(names.get(source.value), {}).items() if isinstance(value, (int, float))}
+            for segmentId, source in zip(segmentIds, self._context.segments)
+        }
+        return json.dumps(found, separators=(",", ":"))
 
     def _models(self) -> Tuple[slicer.vtkMRMLModelNode, ...]:
         sources = {source.value: source for source in self._context.segments}

@@ -47,3 +47,12 @@ class MedGSPanelTest(unittest.TestCase):
         slicer.mrmlScene.Clear()
         self.widget.initializeParameterNode()
         self.assertIsNone(self.widget._parameterNode.inputVolume)
+
+    def test_segmentStatisticsKnowsThePlugin(self):
+        """Registered at startup, or now where the test runs before that."""
+        from SegmentStatistics import SegmentStatisticsLogic
+
+        from MedGSLib.panel import statisticsplugin
+
+        statisticsplugin.register()
+        self.assertIn(statisticsplugin.MedGSSegmentStatisticsPlugin, SegmentStatisticsLogic.registeredPlugins)

@@ -144,7 +144,15 @@ def _modules() -> dict[str, types.ModuleType]:
     sample = types.ModuleType("SampleData")
     sample.SampleDataLogic = SampleDataLogic
     SampleDataLogic.sources = {}
+    plugins = types.ModuleType("SegmentStatisticsPlugins")
+    plugins.SegmentStatisticsPluginBase = SegmentStatisticsPluginBase
+    statistics = types.ModuleType("SegmentStatistics")
+    statistics.SegmentStatisticsLogic = type("SegmentStatisticsLogic", (), {"registeredPlugins": []})
+    known = statistics.SegmentStatisticsLogic.registeredPlugins
+    statistics.SegmentStatisticsLogic.registerPlugin = lambda plugin: known.append(type(plugin))
     return {
+        "SegmentStatisticsPlugins": plugins,
+        "SegmentStatistics": statistics,
         "qt": qt,
         "slicer.i18n": i18n,
         "slicer.parameterNodeWrapper": wrapper,
@@ -152,6 +160,28 @@ def _modules() -> dict[str, types.ModuleType]:
         "AbstractScriptedSubjectHierarchyPlugin": plugin,
         "SampleData": sample,
     }
+
+
+class SegmentStatisticsPluginBase:
+    """What the real base class gives its plugins."""
+
+    parameters: dict[str, str] = {}
+
+    def getParameterNode(self) -> Any:
+        return SimpleNamespace(GetParameter=lambda name: self.parameters.get(name, ""))
+
+    def getRequestedKeys(self) -> list[str]:
+        return self.keys
+
+    @staticmethod
+    def createCodedEntry(value: str, scheme: str, meaning: str, returnAsString: bool = False) -> Any:
+        entry = slicer.vtkCodedEntry()
+        entry.SetValueSchemeMeaning(value, scheme, meaning)
+        return entry.GetAsString() if returnAsString else entry
+
+    @staticmethod
+    def createMeasurementInfo(name: str, description: str, units: str, quantityDicomCode: Any = None, unitsDicomCode: Any = None) -> Any:
+        return {"name": name, "description": description, "units": units, "DICOM.QuantityCode": quantityDicomCode, "u": unitsDicomCode}
 
 
 class SampleDataLogic:

@@ -365,6 +365,27 @@ def test_right_click_chooses_the_segment_and_its_volume(ready, case):
     assert instance.reconstructAction.visible and instance.itemContextMenuActions() == [instance.reconstructAction]
 
 
+def test_measures_stand_in_segment_statistics(ready, case):
+    from MedGSLib.panel import statisticsplugin
+
+    statisticsplugin.register()
+    statisticsplugin.register()
+    import SegmentStatistics
+
+    assert len(SegmentStatistics.SegmentStatisticsLogic.registeredPlugins) == 1
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    made = ready.ui.show3DButton.segmentationNode()
+    plugin = SegmentStatistics.SegmentStatisticsLogic.registeredPlugins[0]()
+    plugin.parameters = {"Segmentation": made.GetID()}
+    segment = made.GetSegmentation().GetNthSegmentID(0)
+    assert plugin.computeStatistics(segment) == {"volume_cm3": 3.05, "max_diameter_mm": 18.0}
+    assert plugin.computeStatistics("another") == {}
+    plugin.parameters = {"Segmentation": case.segmentation.GetID()}
+    assert plugin.computeStatistics(case.ids[0]) == {}
+    assert plugin.getMeasurementInfo("volume_cm3")["units"] == "cm3" and plugin.getMeasurementInfo("x") is None
+
+
 def test_report_for_the_clipboard(ready, slicer_stand_in):
     ready.progress.log("a line of the log")
     ready.progress.copyReport()
