@@ -91,9 +91,7 @@ class CompareBox:
         rows = [(job, *self._row(row)) for row, job in enumerate(self._jobs)]
         ticked = [(job, date) for job, isTicked, date in rows if isTicked]
         try:
-            run = ComparisonRun(
-                [job for job, _ in ticked], [date for _, date in ticked], self._registration(), self._root, self._command()
-            )
+            run = ComparisonRun([job for job, _ in ticked], [date for _, date in ticked], self._registration(), self._root, self._command())
             run.start()
         except MedGSError as error:
             self._say(str(error))

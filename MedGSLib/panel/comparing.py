@@ -122,9 +122,7 @@ class ComparisonRun:
         except OSError as error:
             raise InputError(f"The folder {self.output} cannot be made: {error.strerror or error}.") from error
         console = self.output / CONSOLE_FILE
-        self._process = DetachedProcess.start(
-            self._command.argv("compare", *self._arguments), self._root, console, self._command.environ()
-        )
+        self._process = DetachedProcess.start(self._command.argv("compare", *self._arguments), self._root, console, self._command.environ())
 
     def poll(self) -> List[JobEvent]:
         """Look at the process. :return: the events since the last call."""

@@ -171,8 +171,8 @@ class Panel(VTKObservationMixin):
         self.ui.queueButton.visible = session.isBusy
         self.ui.queueButton.enabled = not missing
         self.ui.queueButton.toolTip = "\n".join(missing) or _("Let these inputs be reconstructed after the running job.")
-        self.ui.estimateLabel.text = "" if missing or self._parameterNode is None else self.logic.estimate(
-            self._parameterNode, self.environment.onGpu
+        self.ui.estimateLabel.text = (
+            "" if missing or self._parameterNode is None else self.logic.estimate(self._parameterNode, self.environment.onGpu)
         )
         self.progress.update()
 

@@ -30,9 +30,7 @@ def isLinear(transformNode: Optional[slicer.vtkMRMLTransformNode]) -> bool:
     return transformNode is None or bool(transformNode.IsTransformToWorldLinear())
 
 
-def matrixBetween(
-    source: Optional[slicer.vtkMRMLTransformNode], target: Optional[slicer.vtkMRMLTransformNode] = None
-) -> Optional[Matrix]:
+def matrixBetween(source: Optional[slicer.vtkMRMLTransformNode], target: Optional[slicer.vtkMRMLTransformNode] = None) -> Optional[Matrix]:
     """The 4x4 matrix from the frame below ``source`` to the frame below ``target`` (None: the world), or None where it is not linear."""
     matrix = vtk.vtkMatrix4x4()
     if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, matrix):

@@ -198,5 +198,3 @@ def _unit(name: str) -> Tuple[str, str]:
 def provenanceText(loaded: LoadedResult) -> str:
     """The provenance as compact JSON for a node attribute."""
     return json.dumps(loaded.provenance(), separators=(",", ":"), sort_keys=True)
-
-

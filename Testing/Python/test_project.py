@@ -29,7 +29,8 @@ DISTRIBUTIONS = {
 OPTIONAL = {"gsplat", "itk-morphologicalcontourinterpolation", "psutil"}
 """Packages that the library uses only where they are installed."""
 
-PROVIDED_BY_SLICER = {"slicer", "qt", "ctk", "sampledata", "abstractscriptedsubjecthierarchyplugin"}
+PROVIDED_BY_SLICER = {"slicer", "qt", "ctk", "sampledata", "segmentstatistics", "segmentstatisticsplugins"}
+PROVIDED_BY_SLICER |= {"abstractscriptedsubjecthierarchyplugin"}
 
 
 def project() -> dict:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer")
-pytest.importorskip("PySide6")
+pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
 pytest.importorskip("SimpleITK")
 pytest.importorskip("matplotlib")
 

@@ -12,7 +12,7 @@ from typing import Iterator
 
 import pytest
 
-pytest.importorskip("PySide6")
+pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
 
 import pythonqt
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer")
-pytest.importorskip("PySide6")
+pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
 pytest.importorskip("SimpleITK")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scene"))
