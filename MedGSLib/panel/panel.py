@@ -227,15 +227,17 @@ class Panel(VTKObservationMixin):
 
     def importFolder(self, folder: JobFolder) -> None:
         """Put the result of a job into the scene, all of it or nothing."""
-        try:
-            nodes = self.logic.importResult(folder)
+        with slicer.util.tryWithErrorDisplay(_("The result could not be imported."), waitCursor=True):
+            try:
+                nodes = self.logic.importResult(folder)
+            except MedGSError as error:
+                self.progress.say(str(error))
+                return
             self.ui.show3DButton.setSegmentationNode(nodes.segmentation)
             self.ui.summaryLabel.text = wording.summary(nodes.report, nodes.sentences)
             self.ui.resultsCollapsibleButton.collapsed = False
             if self._isEntered and nodes.volume is not None:
                 slicer.util.setSliceViewerLayers(background=nodes.volume)
-        except MedGSError as error:
-            self.progress.say(str(error))
 
     def resumeFolder(self, folder: JobFolder) -> None:
         """Go on with an interrupted job, or follow one that runs."""

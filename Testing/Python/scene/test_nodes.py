@@ -296,6 +296,18 @@ def test_several_segments(tmp_path, scene, make, ball):
     assert made.segmentation.GetSegmentation().GetNumberOfSegments() == 2
 
 
+@pytest.mark.parametrize("suffix", [".vtp", ".stl", ".ply"])
+def test_slicer_opens_the_mesh_files_in_the_same_place(job, ijk_to_ras, center, suffix):
+    from MedGSLib.io.meshes import read_mesh, write_mesh
+
+    path = job[2] / f"copy{suffix}"
+    write_mesh(read_mesh(job[2] / "output" / "mesh.vtp"), path)
+    node, storage = slicer.vtkMRMLModelNode(), slicer.vtkMRMLModelStorageNode()
+    storage.SetFileName(str(path))
+    assert storage.ReadData(node)
+    assert sphere_error(node.GetPolyData(), center, RADIUS) < 0.25
+
+
 def test_acquired_slices_of_irregular_stacks():
     from MedGSLib.job.request import JobGeometry
 
