@@ -14,6 +14,8 @@ from scipy.ndimage import affine_transform
 from torch import Tensor
 from torch.nn import functional
 
+from MedGSLib.baselines.masks import interpolate_linear
+from MedGSLib.prior.mask_distance import signed_distance_2d
 from MedGSLib.prior.shape_network import COEFFICIENTS, SLICE_PADDING, RowNetwork, SliceNetwork, between, load_networks, row_signed_distance
 from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX
 from MedGSLib.progress import Reporter
@@ -76,7 +78,7 @@ def interpolate_shape(
     :param wanted: (T,) in the same units.
     :param networks: for tests; the shipped ones by default.
     :param with_rows: False for the slice network alone, which is several times faster and somewhat less exact.
-    :return: float32 (T, H, W) in px of the column direction, within +-8 working pixels between the slices.
+    :return: float32 (T, H, W) in px of the column direction, between the slices within +-8 working pixels.
     """
     nearest = np.abs(coordinates[None, :] - wanted[:, None]).argmin(axis=1)
     out = distances[nearest].astype(np.float32)
@@ -96,9 +98,22 @@ def interpolate_shape(
     field = _network_field(work, spans_px, gaps, slice_network, row_network if with_rows else None, advance)
     sides = (box[0].stop - box[0].start, box[1].stop - box[1].start)
     inside = np.concatenate([gap.rows for gap in gaps])
+    linear = interpolate_linear(distances[:, box[0], box[1]], coordinates, wanted[inside])
+    found = [_in_pixels(plane, guess, row_step) for plane, guess in zip(_restore(field, steps, sides), linear)]
     out[inside] = -limit
-    out[np.ix_(inside, np.arange(box[0].start, box[0].stop), np.arange(box[1].start, box[1].stop))] = _restore(field, steps, sides) * pixel
+    target = np.ix_(inside, np.arange(box[0].start, box[0].stop), np.arange(box[1].start, box[1].stop))
+    out[target] = np.clip(np.stack(found), -limit, limit)
     return out
+
+
+def _in_pixels(field: Distances, linear: Distances, row_step: float) -> Distances:
+    """The distance in column steps to where a field of the networks is 0; the networks' own scale grows with their certainty.
+
+    In a slice that the networks find empty there is nothing to be distant from: the linear guess, kept below 0 as the networks are.
+    """
+    if not (field >= 0).any():
+        return np.minimum(linear, field / FIELD_LIMIT_PX)
+    return signed_distance_2d(0.5 + field / (2 * FIELD_LIMIT_PX), (row_step, 1.0))
 
 
 def _counter(reporter: Reporter, work: Distances, gaps: list[Gap]) -> Advance:

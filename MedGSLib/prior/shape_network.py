@@ -1,6 +1,7 @@
 """Two small networks that know from synthetic shapes how a surface runs between slices.
 
-Both predict, for every pixel of a gap between neighbouring slices, a signed distance as a function of the position t in the gap:
+Both predict, for every pixel of a gap between neighbouring slices, how surely it is inside (log odds, positive inside) as a function of
+the position t in the gap, starting from the signed distances of the slices:
 
     d(t) = (1 - t) d0 + t d1 + 4 t (1 - t) sum_j c_j (2 t - 1)^j
 

@@ -25,9 +25,6 @@ from MedGSLib.prior.shape_synthesis import ANNOTATED, SIDE, WANTED_FRACTIONS, Sh
 
 log = logging.getLogger(__name__)
 
-BAND_PX = 8.0
-BORDER_PX = 0.6
-"""Over this distance the truth is taken to change sides: a voxel border is no sharper."""
 EMA = 0.995
 
 
@@ -40,22 +37,19 @@ class TrainingPlan:
     slice_channels: int = 48
     slice_iterations: int = 4000
     slice_batch: int = 16
-    slice_rate: float = 2e-3
+    slice_rate: float = 1.5e-3
     row_channels: int = 48
     row_depth: int = 7
-    row_iterations: int = 2500
+    row_iterations: int = 4000
     row_batch: int = 24
     row_rate: float = 3e-3
     row_gaps: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9)
     row_count: int = 12
 
 
-def surface_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """Cross-entropy of the side of the surface plus a Charbonnier distance, both weighted towards the surface."""
-    weight = torch.exp(-torch.minimum(predicted.detach().abs(), wanted.abs()) / 4) + 0.02
-    side = functional.binary_cross_entropy_with_logits(predicted / BORDER_PX, torch.sigmoid(wanted / BORDER_PX), reduction="none")
-    error = predicted.clamp(-BAND_PX, BAND_PX) - wanted.clamp(-BAND_PX, BAND_PX)
-    return (weight * (side + 0.1 * torch.sqrt(error**2 + 0.01))).mean()
+def side_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy of which pixels are inside; the prediction becomes a log odds whose sign is the shape."""
+    return functional.binary_cross_entropy_with_logits(predicted, (wanted > 0).float())
 
 
 def _augmented(sample: np.ndarray, rng: Generator) -> np.ndarray:
@@ -84,7 +78,7 @@ def slice_loss(network: nn.Module, shapes: ShapeSet, plan: TrainingPlan, rng: Ge
     with torch.autocast("cpu", dtype=torch.bfloat16):
         coefficients = network(slices, torch.from_numpy(shapes.gaps[chosen]))
     predicted = between(slices[:, 1], slices[:, 2], coefficients, torch.tensor(WANTED_FRACTIONS))
-    return surface_loss(predicted, wanted)
+    return side_loss(predicted, wanted)
 
 
 def row_loss(network: nn.Module, shapes: ShapeSet, plan: TrainingPlan, rng: Generator) -> Tensor:
@@ -106,7 +100,7 @@ def row_loss(network: nn.Module, shapes: ShapeSet, plan: TrainingPlan, rng: Gene
     with torch.autocast("cpu", dtype=torch.bfloat16):
         coefficients = network(kept, torch.full((len(kept),), float(gap)))
     predicted = between(kept[:, :-1], kept[:, 1:], coefficients, torch.arange(1, gap) / gap)
-    return surface_loss(predicted, wanted)
+    return side_loss(predicted, wanted)
 
 
 def train(network: nn.Module, loss: Callable[[nn.Module], Tensor], iterations: int, rate: float) -> nn.Module:

@@ -75,6 +75,20 @@ def test_irregular_gaps_are_interpolated_at_their_own_positions() -> None:
     assert scores["shape"] > scores["linear"]
 
 
+def test_the_field_is_a_distance_in_columns_near_the_surface() -> None:
+    coordinates, pixel_mm = np.arange(9.0), (1.2, 0.6)
+    wanted = np.array([3.5, 4.5])
+    distances = slice_signed_distances(sampled("cylinder", 5.0 * coordinates, pixel_mm), pixel_mm=pixel_mm)
+    field = interpolate_shape(distances, coordinates, wanted, (5.0 / 1.2, 5.0 / 0.6))
+    x = np.arange(field.shape[2]) * 0.6
+    for slice_, t in zip(field, wanted):
+        row = slice_[round(22 / 1.2)]
+        left, right = np.interp(0, row[x < 10 + 0.55 * 5 * t], x[x < 10 + 0.55 * 5 * t]), x[row > 0].max()
+        assert right - left == pytest.approx(2 * 7.0 / np.cos(np.arctan(0.55)), abs=0.9)
+        near = np.abs(row) < 3
+        assert np.abs(np.diff(row[near & (x < 14)])).mean() == pytest.approx(1.0, abs=0.25)
+
+
 def test_no_mask_and_two_slices_and_a_single_one() -> None:
     empty = np.full((3, 12, 14), -3.5, np.float32)
     assert np.all(interpolate_shape(empty, np.arange(3.0), np.array([0.5, 1.0]), (4.0, 4.0)) < 0)

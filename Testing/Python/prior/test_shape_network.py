@@ -76,7 +76,7 @@ def test_shapes_are_repeatable_and_teach_something() -> None:
 
 def test_shipped_networks_beat_linear_interpolation_on_unseen_shapes() -> None:
     slices, rows = load_networks()
-    shapes = make_shapes(40, HELD_OUT_SEED)
+    shapes = make_shapes(24, HELD_OUT_SEED)
     gap = Gap(1, np.arange(5), np.array(WANTED_FRACTIONS, np.float32))
     scores = {"linear": [], "slices": [], "rows": [], "both": []}
     with torch.inference_mode():
