@@ -13,7 +13,8 @@ import slicer
 from numpy.typing import NDArray
 
 from MedGSLib import __version__, geometry
-from MedGSLib.errors import InputError
+from MedGSLib.errors import InputError, ResourceError
+from MedGSLib.geometry import Matrix
 from MedGSLib.job.folder import JobFolder
 from MedGSLib.job.request import JobGeometry, JobInputs, JobRequest
 from MedGSLib.scene import frames, segments, volumes
@@ -86,15 +87,15 @@ def sceneToJob(
         image = volumes.voxels(usable.volumeNode)
         frame = volumes.volumeFrame(usable.volumeNode)
         crop = _crop(usable, image)
-        sources, mask, notes = _mask(usable, source)
-        context = _context(source, frame, usable is source, sources, notes)
+        sources, masks = _masks(usable, source)
+        context = _context(source, frame, usable is source, sources)
         matrix, positions = croppedGeometry(frame, crop)
         options = _shiftedOptions(dict(parameters or {}), frame.ijkToRas, image.shape[::-1], crop)
         if refineModel is not None:
             options["refine_mask"] = MODEL_FILE
         labels = _labels(sources)
         request = JobRequest(
-            inputs=JobInputs(IMAGE_FILE, MASK_FILE if mask is not None else None, labels),
+            inputs=JobInputs(IMAGE_FILE, MASK_FILE if masks else None, labels),
             geometry=JobGeometry.from_matrix(matrix, positions),
             parameters=options,
             provenance={**(provenance or {}), "medgs": __version__, CONTEXT_KEY: context.asDict()},
@@ -103,8 +104,8 @@ def sceneToJob(
         folder = JobFolder.create(root, request)
         try:
             volumes.writeNrrd(folder.path / IMAGE_FILE, image[crop.slices], matrix)
-            if mask is not None:
-                _writeMask(folder.path / MASK_FILE, Volume(mask[crop.slices], matrix), labels)
+            if masks:
+                _writeMask(folder.path / MASK_FILE, [mask[crop.slices] for mask in masks], matrix, labels)
             if refineModel is not None:
                 _copy(refineModel, folder.path / MODEL_FILE)
         except BaseException:
@@ -113,12 +114,30 @@ def sceneToJob(
     return folder
 
 
-def _writeMask(path: Path, mask: Volume, labels: Sequence[Label]) -> None:
-    """Write the label map with the header by which the library and Slicer know the segments' names."""
-    from MedGSLib.io.images import write_image  # brings SimpleITK along, which is not needed before a job is made
+def _writeMask(path: Path, masks: Sequence[NDArray[np.uint8]], matrix: Matrix, labels: Sequence[Label]) -> None:
+    """Write the segments with the header by which the library and Slicer know their names: as one label map, or where they overlap
+    with a layer for each.
+
+    :raises ResourceError: if the file cannot be written.
+    """
+    import SimpleITK as sitk  # not needed before a job is made
+
+    from MedGSLib.io.images import set_geometry
     from MedGSLib.io.writers import segment_header
 
-    write_image(path, mask, segment_header(labels, mask))
+    together = segments.labelmapOf(masks)
+    header = segment_header(labels, Volume(masks[0], matrix))
+    if together is not None:
+        image = sitk.GetImageFromArray(together)
+    else:
+        image = sitk.GetImageFromArray(np.stack([mask * label.value for mask, label in zip(masks, labels)], axis=-1), isVector=True)
+        header.update({f"Segment{number}_Layer": str(number) for number in range(len(labels))})
+    for key, value in header.items():
+        image.SetMetaData(key, value)
+    try:
+        sitk.WriteImage(set_geometry(image, matrix), str(path), useCompression=True)
+    except RuntimeError as error:
+        raise ResourceError(f"'{path.name}' could not be written to '{path.parent}': check the free space and the permissions.") from error
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -153,26 +172,20 @@ def chosenSegmentIds(source: SceneInput) -> Sequence[str]:
     return source.segmentIds or segments.segmentIds(source.segmentationNode)
 
 
-def _mask(usable: SceneInput, original: SceneInput) -> Tuple[Tuple[SegmentSource, ...], Optional[NDArray[np.uint8]], Tuple[str, ...]]:
-    """The segments, their label map on the volume's grid (None without a segmentation), and what the user should know of them."""
+def _masks(usable: SceneInput, original: SceneInput) -> Tuple[Tuple[SegmentSource, ...], List[NDArray[np.uint8]]]:
+    """The segments and their masks on the volume's grid; nothing without a segmentation."""
     ids = chosenSegmentIds(usable)
-    if not ids:
-        return (), None, ()
     if len(ids) > MAX_SEGMENTS:
         raise InputError(f"{len(ids)} segments are too many for one job; choose at most {MAX_SEGMENTS}.")
-    sources = tuple(
-        SegmentSource(segmentId, value, segments.segmentProperties(original.segmentationNode, segmentId))
-        for value, segmentId in enumerate(ids, start=1)
-    )
-    arrays = []
-    for source in sources:
-        array = segments.segmentArray(usable.segmentationNode, source.segmentId, usable.volumeNode, usable.hardenNonLinear)
-        if not array.any():
-            raise InputError(f"The segment '{source.properties.name}' is empty inside '{original.volumeNode.GetName()}'.")
-        arrays.append(array)
-    labels, overlap = segments.labelmapOf(arrays)
-    note = f"The chosen segments overlap in {overlap} voxels, which count for the first of them; run them one by one to keep both whole."
-    return sources, labels, (note,) if overlap else ()
+    sources, masks = [], []
+    for value, segmentId in enumerate(ids, start=1):
+        properties = segments.segmentProperties(original.segmentationNode, segmentId)
+        mask = segments.segmentArray(usable.segmentationNode, segmentId, usable.volumeNode, usable.hardenNonLinear)
+        if not mask.any():
+            raise InputError(f"The segment '{properties.name}' is empty inside '{original.volumeNode.GetName()}'.")
+        sources.append(SegmentSource(segmentId, value, properties))
+        masks.append(mask)
+    return tuple(sources), masks
 
 
 def _labels(sources: Sequence[SegmentSource]) -> Tuple[Label, ...]:
@@ -187,9 +200,7 @@ def _labels(sources: Sequence[SegmentSource]) -> Tuple[Label, ...]:
     return tuple(labels)
 
 
-def _context(
-    source: SceneInput, frame: VolumeFrame, straight: bool, sources: Tuple[SegmentSource, ...], notes: Tuple[str, ...]
-) -> SceneContext:
+def _context(source: SceneInput, frame: VolumeFrame, straight: bool, sources: Tuple[SegmentSource, ...]) -> SceneContext:
     volume, segmentation = source.volumeNode, source.segmentationNode
     isLocal = straight and frame.parent is volume.GetParentTransformNode()
     return SceneContext(
@@ -203,7 +214,7 @@ def _context(
         sequence=volumes.sequenceItem(volume),
         roiName="" if source.roiNode is None else source.roiNode.GetName(),
         studyDate=volumes.studyDate(volume),
-        notes=(*frame.notes, *notes),
+        notes=frame.notes,
         **parentContext(frame.parent),
     )
 

@@ -116,7 +116,7 @@ class _Importer:
         assert loaded.labels is not None
         node = self._choice.segmentationNode or self._maker.new("vtkMRMLSegmentationNode", self._context.outputName)
         segmentation = segments.filledSegmentation(
-            [(source.properties, loaded.labels == source.value, loaded.meshes.get(source.value)) for source in self._context.segments],
+            [(source.properties, loaded.segmentArray(source.value), loaded.meshes.get(source.value)) for source in self._context.segments],
             loaded.ijkToRas,
         )
         node.SetAndObserveSegmentation(segmentation)

@@ -27,6 +27,9 @@ from MedGSLib.scene.segments import SegmentProperties
 POSITION_UNCERTAINTY = "PositionUncertaintyMm"
 """Point array of the worker's meshes: half-width of the 90 % band of the surface position in mm."""
 
+OCCUPANCY_LEVEL = 0.5
+"""The surface of a segment in its occupancy."""
+
 PLANE_TOLERANCE = 0.01
 """An output slice within this fraction of a slice gap of an acquired one counts as acquired."""
 
@@ -57,6 +60,8 @@ class LoadedResult:
     """The outputs of a job in memory, in the frame of the job's geometry.
 
     :ivar report: the worker's ``report.json``, empty where there is none.
+    :ivar labels: label map, in which of segments that lie over each other the smaller one shows.
+    :ivar fields: occupancy 0..1 by label value, where the job has one for each of several segments.
     :ivar meshes: closed surfaces in mm by label value.
     :ivar ijkToRas: 4x4 of volume, segmentation and uncertainty, which share one grid.
     """
@@ -71,7 +76,15 @@ class LoadedResult:
     volume: Optional[NDArray]
     labels: Optional[NDArray]
     uncertainty: Optional[NDArray]
+    fields: Mapping[int, NDArray]
     meshes: Mapping[int, vtk.vtkPolyData]
+
+    def segmentArray(self, value: int) -> NDArray[np.bool_]:
+        """Where the segment of a label value is, whole also where another one lies over it."""
+        if value in self.fields:
+            return np.asarray(self.fields[value] > OCCUPANCY_LEVEL)
+        assert self.labels is not None
+        return np.asarray(self.labels == value)
 
     def provenance(self) -> Dict[str, Any]:
         """What every output node remembers of how it was made."""
@@ -100,7 +113,8 @@ def loadResult(folder: Path) -> LoadedResult:
     request = JobFolder(folder).read_request()
     context = _context(request, folder)
     read = {kind: _volume(result, folder, kind) for kind in ("volume", "segmentation", "uncertainty")}
-    grids = [entry for entry in read.values() if entry is not None]
+    fields = _fields(result, folder, request)
+    grids = [entry for entry in (*read.values(), *fields.values()) if entry is not None]
     if not grids:
         raise InputError(f"The job in '{folder}' made neither a volume nor a segmentation.")
     matrix, shape = grids[0][1], grids[0][0].shape
@@ -111,7 +125,18 @@ def loadResult(folder: Path) -> LoadedResult:
     meshes = _meshes(result, folder, request, report)
     acquired = acquiredSlices(request.geometry, matrix, shape[::-1], request.parameters.get("axis", "auto"))
     return LoadedResult(
-        folder, context, request, result, report, matrix, acquired, arrays["volume"], arrays["segmentation"], arrays["uncertainty"], meshes
+        folder,
+        context,
+        request,
+        result,
+        report,
+        matrix,
+        acquired,
+        arrays["volume"],
+        arrays["segmentation"],
+        arrays["uncertainty"],
+        {value: array for value, (array, _matrix) in fields.items()},
+        meshes,
     )
 
 
@@ -127,6 +152,13 @@ def _context(request: JobRequest, folder: Path) -> SceneContext:
 def _volume(result: JobResult, folder: Path, kind: str) -> Optional[Tuple[NDArray, Matrix]]:
     path = result.path(folder, kind, ".nrrd")
     return None if path is None else volumes.readNrrd(path)
+
+
+def _fields(result: JobResult, folder: Path, request: JobRequest) -> Dict[int, Tuple[NDArray, Matrix]]:
+    """The occupancies by label value, of which there is one for each of several segments."""
+    files = {output.name: folder / output.file for output in result.outputs}
+    wanted = {label.value: files.get(f"occupancy_{label.file_name}.nrrd") for label in request.inputs.labels}
+    return {value: volumes.readNrrd(path) for value, path in wanted.items() if path is not None}
 
 
 def readReport(folder: Path) -> Mapping[str, Any]:

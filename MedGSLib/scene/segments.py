@@ -150,18 +150,15 @@ def _binaryLabelmap(
     return copy.GetSegment(segmentId).GetRepresentation(LABELMAP)
 
 
-def labelmapOf(arrays: Sequence[NDArray[np.uint8]]) -> Tuple[NDArray[np.uint8], int]:
-    """Segments (same shape) as one label map with the values 1, 2, ...; the first segment wins where they overlap.
-
-    :return: the label map and the number of voxels where segments overlap.
-    """
+def labelmapOf(arrays: Sequence[NDArray[np.uint8]]) -> Optional[NDArray[np.uint8]]:
+    """Segments (same shape) as one label map with the values 1, 2, ..., or None where they overlap, which a label map cannot hold."""
     labels = np.zeros(arrays[0].shape, np.uint8)
-    overlap = 0
     for value, array in enumerate(arrays, start=1):
         inside = array > 0
-        overlap += int(np.count_nonzero(inside & (labels > 0)))
-        labels[inside & (labels == 0)] = value
-    return labels, overlap
+        if np.any(labels[inside]):
+            return None
+        labels[inside] = value
+    return labels
 
 
 def filledSegmentation(

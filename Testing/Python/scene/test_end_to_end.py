@@ -125,20 +125,25 @@ def distances(mesh, center: np.ndarray) -> np.ndarray:
 QUICK = {"preset": "fast", "mode": "mask", "scale": 3, "device": "cpu", "threads": 1, "overrides": {"iterations": 60}}
 
 
-def test_two_segments_come_back_apart(tmp_path, scene, make, ball):
+def test_segments_beside_and_inside_each_other_come_back_whole(tmp_path, scene, make, ball):
     from MedGSLib.panel.session import importJob
 
     matrix = make.rotation((1, 0, 2), 25, (10, 20, 30)) @ np.diag([-1.0, -1.0, 3.0, 1.0])
     shape = (44, 30, 9)
-    centers = [matrix[:3, :3] @ np.array(index) + matrix[:3, 3] for index in ([13.0, 15.0, 4.0], [31.0, 15.0, 4.0])]
-    masks = {name: ball(matrix, shape, center, 8.0) for name, center in zip(("left lung!", "right"), centers)}
+    left, right = (matrix[:3, :3] @ np.array(index) + matrix[:3, 3] for index in ([13.0, 15.0, 4.0], [33.0, 15.0, 4.0]))
+    balls = {"wall of it!": (left, 9.0), "lumen": (left, 5.0), "right": (right, 7.0)}
+    masks = {name: ball(matrix, shape, *where) for name, where in balls.items()}
     volume = make.volume(np.zeros(shape[::-1], np.int16), matrix)
     job = run_worker(tmp_path, SceneInput(volume, make.segmentation(masks, matrix)), QUICK)
     made = importJob(scene, job.folder)
-    assert made.volume is None and [model.GetName() for model in made.models] == ["CTA_left lung!_MedGS", "CTA_right_MedGS"]
-    for model, center in zip(made.models, centers):
-        assert np.abs(distances(model.GetPolyData(), center) - 8.0).mean() < 0.5
-    assert made.segmentation.GetSegmentation().GetNumberOfSegments() == 2
+    assert made.volume is None and [model.GetName() for model in made.models] == [f"CTA_{name}_MedGS" for name in balls]
+    for model, segment, (center, radius) in zip(made.models, segments.segmentIds(made.segmentation), balls.values()):
+        assert np.abs(distances(model.GetPolyData(), center) - radius).mean() < 0.5
+        labelmap = slicer.vtkOrientedImageData()
+        made.segmentation.GetBinaryLabelmapRepresentation(segment, labelmap)
+        voxels = vtk.util.numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
+        volume_mm3 = np.count_nonzero(voxels) * np.prod(labelmap.GetSpacing())
+        assert volume_mm3 == pytest.approx(4.0 / 3.0 * np.pi * radius**3, rel=0.12)
 
 
 def test_irregular_acquisition_comes_back_in_the_right_place(tmp_path, scene, make):

@@ -125,9 +125,9 @@ def test_properties_survive(make, ijk_to_ras):
     assert segments.SegmentProperties.fromDict(properties.asDict()) == properties
 
 
-def test_labelmap_counts_overlap():
+def test_labelmap_only_without_overlap():
     first, second = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
-    first[:, :2], second[:, 1:] = 1, 1
-    labels, overlap = segments.labelmapOf([first, second])
-    assert overlap == 6
-    assert labels[0].tolist() == [[1, 1, 1], [1, 1, 1], [2, 2, 2]]
+    first[:, :1], second[:, 1:] = 1, 1
+    assert segments.labelmapOf([first, second])[0].tolist() == [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
+    first[:, :2] = 1
+    assert segments.labelmapOf([first, second]) is None
