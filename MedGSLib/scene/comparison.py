@@ -162,7 +162,6 @@ class _ComparisonImporter:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
         if legend is not None:
             legend.SetTitleText(GROWTH_ARRAY)
-            legend.SetLabelFormat("%.1f")
         return node
 
     def _colors(self) -> slicer.vtkMRMLColorTableNode:
