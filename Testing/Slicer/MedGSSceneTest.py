@@ -20,6 +20,7 @@ class MedGSSceneTest(unittest.TestCase):
     def setUp(self):
         """A volume and a segmentation under a rotated parent."""
         slicer.mrmlScene.Clear()
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)  # outside the application it is made on demand
         self.parent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Registration")
         transform = vtk.vtkTransform()
         transform.Translate(5.0, -3.0, 2.0)
