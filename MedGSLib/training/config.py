@@ -102,6 +102,10 @@ class TrainingConfig:
     seed: int = 0
 
 
+LEAST_DENSITY_INTERVAL = 10
+"""Iterations between two changes of the number of Gaussians in shortened runs of the paper's recipe; gradients need some to settle."""
+
+
 def paper_training(iterations: int = 30_000, gaussians: int = 100_000) -> TrainingConfig:
     """The published recipe (MedGS, Marzol et al. 2025, and the defaults of the authors' tool), its milestones scaled to ``iterations``.
 
@@ -109,6 +113,7 @@ def paper_training(iterations: int = 30_000, gaussians: int = 100_000) -> Traini
     :param gaussians: number of random initial Gaussians, 100 000 in the paper.
     """
     part = iterations / 30_000
+    interval = max(LEAST_DENSITY_INTERVAL, round(100 * part))
     return TrainingConfig(
         iterations=iterations,
         slices_per_step=3,
@@ -126,8 +131,8 @@ def paper_training(iterations: int = 30_000, gaussians: int = 100_000) -> Traini
         density=DensityControl(
             start=round(500 * part),
             stop=round(20_000 * part),
-            interval=max(1, round(100 * part)),
-            opacity_reset_interval=max(1, round(3000 * part)),
+            interval=interval,
+            opacity_reset_interval=30 * interval,
         ),
         blends=Blends(first_iteration=round(10_000 * part)),
         spread_range=SpreadRange(last_iteration=round(20_000 * part)),

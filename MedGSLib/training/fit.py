@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -101,8 +101,16 @@ class _Run:
         self._acquired = np.flatnonzero(targets.acquired)
         self._smoothed_loss = torch.zeros((), device=device)
         self._optimizer = GaussianOptimizer(gaussians, config, trainable, frozen_heads)
-        control = config.density
-        self._density = None if control is None else DensityController(gaussians, control, targets.size, config.seed)
+        self._density = self._density_controller(gaussians)
+
+    def _density_controller(self, gaussians: FoldedGaussians) -> DensityController | None:
+        """Density control that stops at one Gaussian for each pixel of the used slices, if not at its own limit."""
+        control = self._config.density
+        if control is None:
+            return None
+        pixels = len(self._targets.used) * self._targets.size[0] * self._targets.size[1]
+        most = min(control.max_gaussians, max(pixels, self._config.gaussians or 0))
+        return DensityController(gaussians, replace(control, max_gaussians=most), self._targets.size, self._config.seed)
 
     @property
     def gaussians(self) -> FoldedGaussians:
@@ -207,8 +215,8 @@ class _Run:
         gaussians = FoldedGaussians.from_state(groups["gaussians"], self.gaussians.settings)
         self._optimizer.follow(gaussians, torch.arange(0), added=0)
         self._optimizer.load_moments(groups["adam"])
-        if self._config.density is not None:
-            self._density = DensityController(gaussians, self._config.density, self._targets.size, self._config.seed)
+        self._density = self._density_controller(gaussians)
+        if self._density is not None:
             self._density.load_state(groups["density"])
         self._smoothed_loss.fill_(stored.facts["loss"])
         return int(stored.facts["iteration"])

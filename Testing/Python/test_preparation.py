@@ -197,7 +197,7 @@ def test_sparse_masks_on_a_dense_image_get_their_own_recipe():
     config = recipe(scale=1)
     training = prepare(sparse, config, Reporter()).training
     assert training.spread == pytest.approx(SPARSE_MASK_SPREAD * 5)
-    assert training.pseudo_mask_weight == 0.05 and training.iterations <= config.training.iterations
+    assert training.pseudo_mask_weight < config.training.pseudo_mask_weight and training.iterations <= config.training.iterations
     assert prepare(replace(sparse, annotated=np.ones(11, bool)), config, Reporter()).training == config.training
     assert prepare(sparse, recipe(scale=2), Reporter()).training == recipe(scale=2).training
 

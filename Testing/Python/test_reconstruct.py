@@ -210,6 +210,18 @@ def test_the_same_seed_gives_the_same_result_bit_for_bit(plain):
     assert all(torch.equal(a, b) for a, b in zip(again.gaussians.parameters(), plain.gaussians.parameters(), strict=True))
 
 
+def test_the_paper_s_recipe_runs_end_to_end():
+    image, mask = ellipsoid()
+    stack = stack_of(image, mask, oblique())
+    config = preset_config("paper", iterations=150, gaussians=600, scale=2, threads=1, device="cpu")
+    result = reconstruct(stack, config)
+    assert result.gaussians.settings.degree == 7 and result.gaussians.settings.blending == "alpha"
+    np.testing.assert_allclose(result.image[::2], image, rtol=1e-5, atol=1e-3)
+    low, high = result.header.window
+    assert psnr(result.image[1::2] / (high - low), 0.5 * (image[1:] + image[:-1]) / (high - low)) > 8.0
+    assert np.isfinite(result.occupancy).all() and result.report["preparation"]["image_prior"]["method"] == "none"
+
+
 def walled_ball() -> tuple[np.ndarray, np.ndarray]:
     """Two labels that share a wall at x = 13.5 px."""
     z, y, x = np.meshgrid(np.arange(0.0, 28.0, 4.0), np.arange(24.0), np.arange(28.0), indexing="ij")

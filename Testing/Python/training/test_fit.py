@@ -91,6 +91,13 @@ def test_the_paper_s_recipe_learns_adds_and_prunes(recipes, targets, rasterizer)
     assert error(gaussians, targets, rasterizer)[0] < 0.9 * before[0]
 
 
+def test_there_are_never_more_gaussians_than_pixels(paper_config, targets, rasterizer):
+    tiny = replace(targets, values=targets.values[:, :, 6:14, 8:16])
+    greedy = replace(paper_config, density=replace(paper_config.density, clone_gradient=0.0, prune_opacity=1e-6, max_gaussians=100_000))
+    _, report = fit(initialize(tiny, greedy, FoldSettings(**PAPER_FOLD)), tiny, greedy, rasterizer, Reporter())
+    assert report.gaussians == len(tiny.used) * 8 * 8
+
+
 @pytest.mark.parametrize("recipe", ["study", "paper"])
 def test_the_same_seed_gives_the_same_gaussians_bit_for_bit(recipes, recipe, targets, rasterizer):
     config, make = recipes[recipe]
