@@ -20,7 +20,7 @@ from vtkmodules.vtkFiltersCore import vtkQuadricDecimation
 from MedGSLib.mesh import vertex_normals
 from MedGSLib.metrics_surface import triangles_of
 
-DRAWN_TRIANGLES = 60_000
+DRAWN_TRIANGLES = 30_000
 LIGHT = np.array([-0.35, 0.45, 0.82])
 """Direction towards the light in (right, up, towards the viewer)."""
 

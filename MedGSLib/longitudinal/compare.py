@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ class CompareConfig:
     """How time points are compared.
 
     :ivar registration: ``auto`` (image where there are volumes with enough anatomy, else surface), ``image``, ``surface``, ``none``, or
-        a 4x4 matrix (follow-up to baseline, RAS) for each follow-up.
+        a 4x4 matrix (follow-up to baseline, RAS) or a finished registration for each follow-up.
     :ivar margin_mm: distance around the segments that the registration leaves out as well.
     :ivar smoothing_mm: radius over which distances are averaged along the surface.
     :ivar observer_sd_mm: how differently a contour is drawn twice, as standard deviation; 0 leaves readers out of the band.
     :ivar kinds: ``vessel`` or ``compact`` by segment name; others are told by name and shape.
     """
 
-    registration: str | Sequence[Matrix] = "auto"
+    registration: str | Sequence[Matrix | Registration] = "auto"
     margin_mm: float = 6.0
     smoothing_mm: float = 2.0
     observer_sd_mm: float = 0.0
@@ -100,8 +100,8 @@ def compare(time_points: Sequence[TimePoint], config: CompareConfig | None = Non
     :raises Cancelled: on request.
     """
     config = config or CompareConfig()
-    ordered = _in_order(time_points)
-    names = _common_segments(ordered)
+    ordered = _with_common_segments(_in_order(time_points))
+    names = list(ordered[0].surfaces)
     reporter = Reporter(progress)
     registrations = [no_registration()]
     for index in range(1, len(ordered)):
@@ -142,7 +142,7 @@ def compare_files(
     """
     from MedGSLib.longitudinal.outputs import write_comparison
 
-    chosen: str | Sequence[Matrix] = registration
+    chosen: str | Sequence[Matrix | Registration] = registration
     if registration not in METHODS:
         if len(paths) != 2:
             raise InputError("A transform file can only be given for a single follow-up.")
@@ -150,8 +150,7 @@ def compare_files(
     Reporter(progress).start("loading", len(paths))
     points = [load_time_point(entry, None if dates is None else dates[index], labels) for index, entry in enumerate(paths)]
     base = config or CompareConfig()
-    settings = CompareConfig(chosen, base.margin_mm, base.smoothing_mm, base.observer_sd_mm, base.kinds)
-    return write_comparison(compare(points, settings, progress), output)
+    return write_comparison(compare(points, replace(base, registration=chosen), progress), output)
 
 
 def _in_order(time_points: Sequence[TimePoint]) -> list[TimePoint]:
@@ -162,16 +161,14 @@ def _in_order(time_points: Sequence[TimePoint]) -> list[TimePoint]:
     return sorted(time_points, key=lambda point: point.date or datetime.date.min)
 
 
-def _common_segments(time_points: Sequence[TimePoint]) -> list[str]:
-    """Names that all time points share; single segments are compared whatever they are called."""
+def _with_common_segments(time_points: Sequence[TimePoint]) -> list[TimePoint]:
+    """The time points with the segments that all of them have; single segments are compared whatever they are called."""
     common = [name for name in time_points[0].surfaces if all(name in point.surfaces for point in time_points)]
     if common:
-        return common
+        return [replace(point, surfaces={name: point.surfaces[name] for name in common}) for point in time_points]
     if all(len(point.surfaces) == 1 for point in time_points):
         wanted = next(iter(time_points[0].surfaces))
-        for point in time_points[1:]:
-            point.surfaces[wanted] = point.surfaces.pop(next(iter(point.surfaces)))
-        return [wanted]
+        return [replace(point, surfaces={wanted: next(iter(point.surfaces.values()))}) for point in time_points]
     listed = "; ".join(f"{point.name}: {', '.join(point.surfaces)}" for point in time_points)
     raise InputError(f"The time points have no segment in common ({listed}).")
 
@@ -181,7 +178,8 @@ def _register(
 ) -> Registration:
     choice = config.registration
     if not isinstance(choice, str):
-        return given_registration(choice[index - 1])
+        given = choice[index - 1]
+        return given if isinstance(given, Registration) else given_registration(given)
     if choice not in METHODS:
         raise InputError(f"The registration '{choice}' is none of {', '.join(METHODS)}.")
     if choice == "none":
@@ -227,13 +225,14 @@ def _segment_growth(
     baseline, followup = points[0], points[index]
     reference, own = baseline.surfaces[name], followup.surfaces[name]
     sds = [growth.wall_sd_mm(surface, point.sampling, config.observer_sd_mm) for surface, point in ((reference, baseline), (own, followup))]
-    changes = _changes(pair, (float(np.median(sds[0])), float(np.median(sds[1]))), growth.years_between(baseline.date, followup.date))
+    typical = (float(np.median(sds[0])), float(np.median(sds[1])))
+    changes = _changes(pair, typical, (baseline, followup))
     if not registration.captured:
         return SegmentGrowth(name, index, changes)
     aligned = distance.moved_surface(own, registration.matrix)
     outward = distance.smoothed_values(aligned, distance.signed_distances(aligned, reference), config.smoothing_mm)
     reverse = -distance.smoothed_values(reference, distance.signed_distances(reference, aligned), config.smoothing_mm)
-    band = growth.distance_band_mm(sds[1], np.full(len(sds[1]), np.sqrt(np.mean(sds[0] ** 2))), registration.residual_mm)
+    band = growth.distance_band_mm(sds[1], distance.values_nearby(reference, sds[0], aligned), registration.residual_mm)
     significant = distance.significant_points(aligned, outward, band, _least_area_mm2(baseline.sampling, followup.sampling))
     for array, values in ((GROWTH, outward), (BAND, band), (SIGNIFICANT, significant), (SHOWN, np.where(significant, outward, np.nan))):
         distance.add_point_values(aligned, array, values)
@@ -269,16 +268,19 @@ def _least_area_mm2(*samplings: Sampling | None) -> float:
     return float(np.pi * gap**2)
 
 
-def _changes(pair: tuple[Measures, Measures], sds: tuple[float, float], years: float | None) -> tuple[Change, ...]:
+def _changes(pair: tuple[Measures, Measures], sds: tuple[float, float], points: tuple[TimePoint, TimePoint]) -> tuple[Change, ...]:
     before, after = (measured.figures() for measured in pair)
+    years = growth.years_between(points[0].date, points[1].date)
     diameter = growth.diameter_band_mm(*sds)
     bands = {
-        "mm": diameter,
-        "cm3": growth.volume_band_cm3(sds[0], before["area"], sds[1], after["area"]),
-        "cm2": growth.area_band_cm2(*sds, before["area"]),
+        "volume": growth.volume_band_cm3(sds[0], before["area"], sds[1], after["area"]),
+        "area": growth.area_band_cm2(*sds, before["area"]),
+        "length": float(np.hypot(diameter, growth.length_band_mm(points[0].sampling, points[1].sampling))),
     }
     return tuple(
-        Change(name, unit, before[name], after[name], bands[unit], years) for name, unit in FIGURES if name in before and name in after
+        Change(name, unit, before[name], after[name], bands.get(name, diameter), years)
+        for name, unit in FIGURES
+        if name in before and name in after
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkDoubleArray
 from vtkmodules.vtkCommonDataModel import vtkPolyData
@@ -62,6 +63,11 @@ def signed_distances(points_of: vtkPolyData, reference: vtkPolyData) -> Values:
     values = vtkDoubleArray()
     distance.FunctionValue(points_of.GetPoints().GetData(), values)
     return vtk_to_numpy(values).astype(np.float64)
+
+
+def values_nearby(surface: vtkPolyData, values: Values, wanted: vtkPolyData) -> Values:
+    """Point values (N,) of one surface at the points (M,) of another, each from the nearest point."""
+    return values[cKDTree(triangles_of(surface)[0]).query(triangles_of(wanted)[0])[1]]
 
 
 def point_areas(surface: vtkPolyData) -> Values:

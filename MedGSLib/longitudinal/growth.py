@@ -27,9 +27,9 @@ UNCERTAINTY_ARRAY = "PositionUncertaintyMm"
 """Point array of a reconstruction: half-width of the 90 % band of the surface's position."""
 Q90 = 1.645
 Q95 = 1.96
-PIXEL_SD = 0.20
+PIXEL_SD = 0.15
 """Standard deviation of a contour on an acquired slice, in pixels."""
-GAP_SD = 0.25
+GAP_SD = 0.35
 """Standard deviation of a wall that lies parallel to the slices, in slice gaps; both from the phantom of known shape."""
 DIAMETER_SHARE = 1.0
 """Standard deviation of a largest diameter relative to that of the wall: two ends, each averaged over its neighbourhood."""
@@ -113,21 +113,27 @@ def years_between(before: datetime.date | None, after: datetime.date | None) -> 
 def wall_sd_mm(surface: vtkPolyData, sampling: Sampling | None, observer_sd_mm: float = 0.0) -> Values:
     """Standard deviation (N,) of the position of each point of a surface along its normal, in mm.
 
-    A reconstruction's own uncertainty is taken where the surface carries it; else the pixel counts everywhere, and the slice gap by the
-    squared cosine between wall and slice normals, as it matters most where the wall is parallel to the slices.
+    In-plane it is a reconstruction's own uncertainty where the surface carries one, else a share of the pixel, or of the edges of a bare
+    mesh. To that the slice gap adds by the squared cosine between wall and slice normals: where a segment ends, the wall lies along the
+    slices, and where in the gap it ends is not in the data.
 
     :param observer_sd_mm: how differently the same contour is drawn, to be stated by the caller.
     """
     array = surface.GetPointData().GetArray(UNCERTAINTY_ARRAY)
     if array is not None:
         own = vtk_to_numpy(array).astype(np.float64) / Q90
-    elif sampling is not None:
-        points, triangles = triangles_of(surface)
-        through = (vertex_normals(points, triangles) @ np.array(sampling.normal)) ** 2
-        own = np.hypot(PIXEL_SD * sampling.pixel_mm, GAP_SD * sampling.gap_mm * through)
     else:
-        own = np.zeros(surface.GetNumberOfPoints())
+        pixel = _edge_mm(surface) if sampling is None else sampling.pixel_mm
+        own = np.full(surface.GetNumberOfPoints(), PIXEL_SD * pixel)
+    if sampling is not None:
+        points, triangles = triangles_of(surface)
+        own = np.hypot(own, GAP_SD * sampling.gap_mm * (vertex_normals(points, triangles) @ np.array(sampling.normal)) ** 2)
     return np.hypot(own, observer_sd_mm)
+
+
+def _edge_mm(surface: vtkPolyData) -> float:
+    points, triangles = triangles_of(surface)
+    return float(np.median(np.linalg.norm(points[triangles[:, 0]] - points[triangles[:, 1]], axis=1)))
 
 
 def distance_band_mm(later_sd: Values, baseline_sd: Values, registration_mm: float) -> Values:
@@ -138,6 +144,12 @@ def distance_band_mm(later_sd: Values, baseline_sd: Values, registration_mm: flo
 def diameter_band_mm(first_sd: float, second_sd: float) -> float:
     """Half-width of the repeatability band of the difference of two diameters, from the typical sd of the two walls."""
     return Q95 * DIAMETER_SHARE * float(np.hypot(first_sd, second_sd))
+
+
+def length_band_mm(*samplings: Sampling | None) -> float:
+    """Half-width of the repeatability band of the difference of two lengths: each end lies somewhere in a slice gap."""
+    gaps = [sampling.gap_mm for sampling in samplings if sampling is not None]
+    return Q95 * GAP_SD * float(np.sqrt(2.0 * np.sum(np.square(gaps))))
 
 
 def volume_band_cm3(first_sd: float, first_area_cm2: float, second_sd: float, second_area_cm2: float) -> float:

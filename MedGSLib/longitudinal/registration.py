@@ -18,6 +18,8 @@ Method = Literal["image", "surface", "given", "none"]
 
 FLIP = flip_ras_lps(np.eye(4))
 """RAS to LPS and back."""
+LARGEST_ROTATION_DEG = 45.0
+"""No patient lies turned by more than this between two dates."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,16 @@ from scipy.spatial.transform import Rotation
 
 from MedGSLib.geometry import Matrix, spacing, transform_points
 from MedGSLib.io.images import to_image
-from MedGSLib.longitudinal.registration import FLIP, Registration, disagreement_mm, fixed_to_moving_lps, inverse, itk_transform, lps_matrix
+from MedGSLib.longitudinal.registration import (
+    FLIP,
+    LARGEST_ROTATION_DEG,
+    Registration,
+    disagreement_mm,
+    fixed_to_moving_lps,
+    inverse,
+    itk_transform,
+    lps_matrix,
+)
 from MedGSLib.progress import Reporter
 from MedGSLib.volume import Volume
 
@@ -29,7 +38,6 @@ SEED = 7
 MINIMUM_OVERLAP = 0.25
 MINIMUM_SIMILARITY = 0.06
 LARGEST_DISAGREEMENT_MM = 2.5
-LARGEST_ROTATION_DEG = 45.0
 SIGNIFICANT = 1.96
 
 
@@ -98,14 +106,17 @@ def register_images(
     similarity, overlap = _agreement(fixed[1], moving[1], fixed_to_moving_lps(matrix))
     quality = {
         "disagreement_mm": disagreement_mm(both[0], both[1], in_followup),
-        "jackknife_mm": _jackknife_mm(fixed[-1], moving[-1], forward, base_mm, transform_points(FLIP, points)),
         "moved_mm": disagreement_mm(matrix, np.eye(4), in_followup),
         "similarity": similarity,
         "overlap": overlap,
     }
+    result = _judged(Registration(matrix, "image", quality=quality), 0.5 * float(spacing(baseline.ijk_to_ras).max()))
+    if result.captured:
+        quality["jackknife_mm"] = _jackknife_mm(fixed[-1], moving[-1], forward, base_mm, transform_points(FLIP, points))
+        residual = float(np.hypot(quality["disagreement_mm"] / 2.0, quality["jackknife_mm"]))
+        result = _described(replace(result, residual_mm=residual))
     reporter.step(3)
-    residual = float(np.hypot(quality["disagreement_mm"] / 2.0, quality["jackknife_mm"]))
-    return _judged(Registration(matrix, "image", residual_mm=residual, quality=quality), 0.5 * float(spacing(baseline.ijk_to_ras).max()))
+    return result
 
 
 def _jackknife_mm(fixed: Side, moving: Side, solution: Matrix, base_mm: float, points_lps: NDArray[np.float64]) -> float:
@@ -148,6 +159,12 @@ def _judged(result: Registration, disagreement_limit_mm: float) -> Registration:
         reasons.append(f"it would turn the patient by {result.rotation_deg:.0f} degrees")
     if reasons:
         return replace(result, captured=False, message=f"The registration failed: {'; '.join(reasons)}.")
+    return result
+
+
+def _described(result: Registration) -> Registration:
+    """A captured registration in words; one that moves less than its own error is replaced by the identity."""
+    quality = result.quality
     if quality["moved_mm"] < SIGNIFICANT * result.residual_mm:
         message = f"The volumes lie on each other already, within the error of the registration ({result.residual_mm:.2f} mm)."
         return replace(result, matrix=np.eye(4), message=message)
@@ -157,7 +174,8 @@ def _judged(result: Registration, disagreement_limit_mm: float) -> Registration:
 
 
 def _side(volume: Volume, stable: NDArray[np.bool_] | None) -> Side:
-    low, high = np.percentile(volume.voxels, (0.5, 99.5))
+    used = volume.voxels if stable is None or not stable.any() else volume.voxels[stable]
+    low, high = np.percentile(used, (0.5, 99.5))
     clipped = np.clip(volume.voxels, low, high).astype(np.float32)
     mask = np.ones(volume.voxels.shape, np.uint8) if stable is None else stable.astype(np.uint8)
     return Side(to_image(clipped, volume.ijk_to_ras), to_image(mask, volume.ijk_to_ras))
@@ -193,12 +211,14 @@ def _register(fixed: Sequence[Side], moving: Sequence[Side], base_mm: float, sta
 
 
 def _optimized(fixed: Side, moving: Side, start_lps: Matrix, level: int, base_mm: float) -> tuple[Matrix, float]:
-    """One level of gradient descent on the negative mutual information; the metric is +inf where the images do not overlap."""
+    """One level of gradient descent on the negative mutual information; the metric is +inf where the images do not overlap.
+
+    Only the fixed image is masked: a mask on the moving one as well would reward sliding out of it.
+    """
     voxels = max(1, int(sitk.GetArrayViewFromImage(fixed.stable).sum()))
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricFixedMask(fixed.stable)
-    method.SetMetricMovingMask(moving.stable)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetMetricSamplingStrategy(method.RANDOM)
     total = fixed.image.GetNumberOfPixels()

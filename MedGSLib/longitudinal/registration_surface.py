@@ -1,6 +1,7 @@
 """Rigid registration of two surfaces by trimmed point-to-plane ICP, for time points without volumes.
 
-Growth is what moves outward; the trimming leaves the worst-fitting share of the surface out, so that local growth does not pull.
+Growth is what moves outward: a uniform offset along the normals is not counted as misalignment, and the trimming leaves the
+worst-fitting share of the surface out, so that local growth does not pull.
 Chen and Medioni 1992 (point to plane); Chetverikov et al. 2002 (trimming).
 """
 
@@ -15,19 +16,19 @@ from scipy.spatial.transform import Rotation
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.geometry import Matrix, transform_points
-from MedGSLib.longitudinal.registration import Registration
+from MedGSLib.longitudinal.registration import LARGEST_ROTATION_DEG, Registration, rotation_deg
 from MedGSLib.mesh import vertex_normals
 from MedGSLib.metrics_surface import sample_surface, triangles_of
 
-SAMPLES = 6_000
-TARGET_SAMPLES = 120_000
+SAMPLES = 4_000
+TARGET_SAMPLES = 60_000
 KEPT = 0.7
 """Share of the surface that is taken as unchanged."""
-ITERATIONS = 80
+ITERATIONS = 50
 CONVERGED_MM = 1e-4
-LARGEST_RESIDUAL_SHARE = 0.06
-"""A registration whose trimmed residual exceeds this share of the surface's radius was not captured."""
-WEAK_DIRECTION = 1e-3
+LARGEST_RESIDUAL_SHARE = 0.02
+"""A registration whose trimmed residual exceeds this share of the surface's radius, and half an edge, was not captured."""
+WEAK_DIRECTION = 1e-4
 
 
 def register_surfaces(baseline: vtkPolyData, followup: vtkPolyData, starts: Sequence[Matrix] = ()) -> Registration:
@@ -47,10 +48,14 @@ def register_surfaces(baseline: vtkPolyData, followup: vtkPolyData, starts: Sequ
     centroids[:3, 3] = cloud.mean(axis=0) - moving.mean(axis=0)
     outcomes = [_icp(moving, tree, cloud, normals, start) for start in (np.eye(4), centroids, *starts)]
     matrix, residual, weakest = min(outcomes, key=lambda outcome: outcome[1])
-    captured = residual < LARGEST_RESIDUAL_SHARE * radius
+    edge = float(np.median(np.linalg.norm(points[triangles[:, 0]] - points[triangles[:, 1]], axis=1)))
+    turned = rotation_deg(matrix)
+    captured = residual < LARGEST_RESIDUAL_SHARE * radius + 0.5 * edge and turned < LARGEST_ROTATION_DEG
     quality = {"trimmed_residual_mm": residual, "weakest": weakest, "kept": KEPT}
     if not captured:
-        message = f"The registration failed: the surfaces still differ by {residual:.1f} mm over the better part of their area."
+        message = (
+            f"The registration failed: turned by {turned:.0f} degrees the better parts of the surfaces still differ by {residual:.1f} mm."
+        )
     elif weakest < WEAK_DIRECTION:
         message = "The surfaces were registered, but they are so symmetric that one direction is not fixed by their shape."
     else:
@@ -63,24 +68,31 @@ def _icp(
 ) -> tuple[Matrix, float, float]:
     """The transform, its trimmed root mean square residual, and the relative weakest eigenvalue of the normal equations."""
     matrix = start.copy()
-    residual, weakest = np.inf, 0.0
+    residual, weakest, offset = np.inf, 0.0, 0.0
     for _ in range(ITERATIONS):
         placed = transform_points(matrix, moving)
-        distance, nearest = tree.query(placed)
-        order = np.argsort(distance)[: int(KEPT * len(distance))]
-        source, target, normal = placed[order], cloud[nearest[order]], normals[nearest[order]]
+        nearest = tree.query(placed)[1]
+        gap = np.einsum("ij,ij->i", cloud[nearest] - placed, normals[nearest])
+        best = np.argsort(np.abs(gap - offset))[: int(KEPT * len(gap))]
+        source, normal = placed[best], normals[nearest[best]]
         center = source.mean(axis=0)
         scale = float(np.linalg.norm(source - center, axis=1).mean())
-        gap = np.einsum("ij,ij->i", target - source, normal)
+        offset = float(np.median(gap[best]))
         rows = np.hstack([np.cross(source - center, normal) / scale, normal])
-        system = rows.T @ rows / len(rows)
-        weakest = float(np.linalg.eigvalsh(system)[0])
-        step = np.linalg.solve(system + 1e-9 * np.eye(6), rows.T @ gap / len(rows))
+        step, weakest = _solved(rows, gap[best] - offset)
         update = np.eye(4)
         update[:3, :3] = Rotation.from_rotvec(step[:3] / scale).as_matrix()
         update[:3, 3] = center - update[:3, :3] @ center + step[3:]
         matrix = update @ matrix
-        residual = float(np.sqrt((gap**2).mean()))
+        residual = float(np.sqrt(((gap[best] - offset) ** 2).mean()))
         if np.linalg.norm(step) < CONVERGED_MM:
             break
     return matrix, residual, weakest
+
+
+def _solved(rows: NDArray[np.float64], gap: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """The least-squares step (6,), without motion in directions that the shape does not fix, and the weakest eigenvalue."""
+    strength, directions = np.linalg.eigh(rows.T @ rows / len(rows))
+    wanted = directions.T @ (rows.T @ gap / len(rows))
+    step = directions @ np.where(strength > WEAK_DIRECTION, wanted / np.maximum(strength, WEAK_DIRECTION), 0.0)
+    return step, float(strength[0])

@@ -16,9 +16,9 @@ from MedGSLib.metrics_surface import triangles_of
 
 Points = NDArray[np.float64]
 
-CONTOUR_SMOOTHING_MM = 2.0
+CONTOUR_SMOOTHING_MM = 1.5
 CONTOUR_POINTS = 256
-LARGEST_SMOOTHING_SHARE = 0.04
+LARGEST_SMOOTHING_SHARE = 0.02
 """Smoothing is limited to this share of a contour's length, so that small ones keep their shape."""
 EXACT_CORNERS = 2000
 DIRECTIONS = 1500
@@ -27,9 +27,15 @@ DIRECTIONS = 1500
 
 @dataclass(frozen=True)
 class Loop:
-    """One closed contour of a plane section: its points (K, 3) in their order around, the area inside it, and that area's centroid (3,)."""
+    """One closed contour of a plane section.
+
+    :ivar points: (K, 3), the start of each of its K line segments; ``links`` (K, 2) numbers the nodes that each segment joins.
+    :ivar area_mm2: the area inside, and ``centroid`` (3,) its centre.
+    :ivar around_origin: whether the point that the plane was put through lies inside.
+    """
 
     points: Points
+    links: NDArray[np.int64]
     area_mm2: float
     centroid: Points
     around_origin: bool
@@ -61,9 +67,8 @@ class SurfaceCutter:
         owner = labels[node[:, 0]]
         found = []
         for label in np.unique(owner):
-            own = np.flatnonzero(owner == label)
-            own = own[_ordered(node[own])]
-            found.append(_loop(starts[own], ends[own], origin, normal))
+            own = owner == label
+            found.append(_loop(starts[own], ends[own], node[own], origin, normal))
         return found
 
     def loop_around(self, origin: Points, normal: Points) -> Loop | None:
@@ -92,7 +97,8 @@ def smoothed_contour(loop: Loop, normal: Points, width_mm: float = CONTOUR_SMOOT
 
     The largest diameter of a rough contour is biased by its roughness, as it picks the two farthest bumps; this removes most of it.
     """
-    closed = np.concatenate([loop.points, loop.points[:1]])
+    ordered = loop.points[_order_around(loop.links)]
+    closed = np.concatenate([ordered, ordered[:1]])
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1))])
     if arc[-1] <= 0.0 or len(loop.points) < 8:
         return loop.points
@@ -106,30 +112,27 @@ def smoothed_contour(loop: Loop, normal: Points, width_mm: float = CONTOUR_SMOOT
     return loop.centroid + (smooth - loop.centroid) * np.sqrt(loop.area_mm2 / max(area, 1e-9))
 
 
-def _ordered(node: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The segments (M,) of one contour in their order around it, given start and end node (M, 2) of each."""
-    following = dict(zip(node[:, 0].tolist(), range(len(node)), strict=True))
-    ends = node[:, 1].tolist()
+def _order_around(links: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The segments (K,) of one contour in their order around it, given the start and end node (K, 2) of each."""
+    following = dict(zip(links[:, 0].tolist(), range(len(links)), strict=True))
+    after = [following.get(end, 0) for end in links[:, 1].tolist()]
     order = [0]
-    while len(order) < len(node):
-        at = following.get(ends[order[-1]])
-        if at is None or at == 0:
-            break
+    while (at := after[order[-1]]) != 0 and len(order) < len(links):
         order.append(at)
     return np.array(order)
 
 
-def _loop(starts: Points, ends: Points, origin: Points, normal: Points) -> Loop:
+def _loop(starts: Points, ends: Points, links: NDArray[np.int64], origin: Points, normal: Points) -> Loop:
     """Area and centroid of a contour by Green's theorem, and its winding number about the origin; only its orientation matters."""
     across = _in_plane(normal)
     p, q = (starts - origin) @ across.T, (ends - origin) @ across.T
     cross = p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]
     area = cross.sum() / 2.0
     if abs(area) < 1e-12:
-        return Loop(starts, 0.0, starts.mean(axis=0), False)
+        return Loop(starts, links, 0.0, starts.mean(axis=0), False)
     middle = ((p + q) * cross[:, None]).sum(axis=0) / (6.0 * area)
     turns = np.arctan2(cross, (p * q).sum(axis=1)).sum() / (2.0 * np.pi)
-    return Loop(starts, float(abs(area)), origin + middle @ across, bool(abs(turns) > 0.5))
+    return Loop(starts, links, float(abs(area)), origin + middle @ across, bool(abs(turns) > 0.5))
 
 
 def _in_plane(normal: Points) -> Points:

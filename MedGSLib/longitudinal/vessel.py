@@ -19,6 +19,8 @@ Points = NDArray[np.float64]
 PROFILE_STEP_MM = 1.0
 PROFILE_WINDOW = 9
 """Sections over which diameters are fitted by a parabola (Savitzky and Golay 1964), so that one rough section does not decide."""
+CANDIDATE_SHARE = 0.93
+"""Contours whose diameter before smoothing falls below this share of the largest cannot become the largest by it."""
 SUPERIOR = np.array([0.0, 0.0, 1.0])
 
 
@@ -98,12 +100,16 @@ def max_diameter_in_planes(surface: vtkPolyData, normal: Points, step_mm: float 
     """
     cutter = SurfaceCutter(surface)
     heights = cutter.heights(normal)
-    best: tuple[float, Points, Points] = (0.0, np.zeros((2, 3)), np.zeros((0, 3)))
     count = max(3, int(np.ptp(heights) / step_mm))
-    for height in np.linspace(heights.min(), heights.max(), count + 2)[1:-1]:
-        for loop in cutter.loops(normal * height, normal):
-            contour = smoothed_contour(loop, normal)
-            diameter, ends = max_diameter(contour)
-            if diameter > best[0]:
-                best = diameter, ends, contour
+    planes = np.linspace(heights.min(), heights.max(), count + 2)[1:-1]
+    contours = [(max_diameter(loop.points)[0], loop) for height in planes for loop in cutter.loops(normal * height, normal)]
+    widest = max((rough for rough, _ in contours), default=0.0)
+    best: tuple[float, Points, Points] = (0.0, np.zeros((2, 3)), np.zeros((0, 3)))
+    for rough, loop in contours:
+        if rough < CANDIDATE_SHARE * widest:
+            continue
+        contour = smoothed_contour(loop, normal)
+        diameter, ends = max_diameter(contour)
+        if diameter > best[0]:
+            best = diameter, ends, contour
     return best

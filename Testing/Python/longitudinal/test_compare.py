@@ -1,0 +1,196 @@
+"""Whole comparisons on scans of the phantom, in memory and from files."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from numpy.typing import NDArray
+from vtkmodules.util.numpy_support import vtk_to_numpy
+
+from MedGSLib.errors import Cancelled, InputError
+from MedGSLib.io.atomic import atomic_write
+from MedGSLib.io.images import write_image
+from MedGSLib.io.meshes import read_mesh, write_mesh
+from MedGSLib.io.stack import build_stack
+from MedGSLib.longitudinal.compare import CompareConfig, Comparison, compare, compare_files
+from MedGSLib.longitudinal.registration import write_transform
+from MedGSLib.longitudinal.timepoints import TimePoint, load_time_point, parse_date, time_point_from_stack
+from MedGSLib.metrics_surface import topology, triangles_of, volume_mm3
+from MedGSLib.phantom import AneurysmPhantom, AneurysmTruth
+from MedGSLib.phantom_shape import AneurysmShape
+
+GROWTH_MM = 5.0
+
+
+def time_point(scan: AneurysmPhantom, name: str) -> TimePoint:
+    return time_point_from_stack(build_stack(scan.image, scan.labels, scan.segments, margin_mm=None), name=name)
+
+
+@pytest.fixture(scope="module")
+def grown(
+    baseline_scan: AneurysmPhantom, grown_scan: AneurysmPhantom, unchanged_scan: AneurysmPhantom, followup_pose: NDArray
+) -> Comparison:
+    """Baseline, unchanged and grown, given out of order, with the true transforms."""
+    points = [time_point(grown_scan, "grown"), time_point(baseline_scan, "baseline"), time_point(unchanged_scan, "unchanged")]
+    return compare(points, CompareConfig([np.linalg.inv(followup_pose)] * 2))
+
+
+def test_time_points_are_ordered_by_their_dates(grown: Comparison) -> None:
+    assert [point.name for point in grown.time_points] == ["baseline", "unchanged", "grown"]
+    assert grown.time_points[0].date == datetime.date(2023, 1, 10)
+
+
+def test_growth_is_found_at_its_place_and_of_its_size(grown: Comparison, baseline_scan: AneurysmPhantom) -> None:
+    found = grown.growth[1]
+    place = baseline_scan.truth.growth_place_ras()
+    assert found.largest_significant_mm == pytest.approx(GROWTH_MM, abs=0.6)
+    assert np.linalg.norm(np.array(found.largest_significant_place) - place) < 8.0
+    points = triangles_of(found.surface)[0]
+    near = np.linalg.norm(points - AneurysmTruth(AneurysmShape(growth_mm=GROWTH_MM)).growth_place_ras(), axis=1) < 3.0
+    values = vtk_to_numpy(found.surface.GetPointData().GetArray("GrowthMm"))
+    assert np.median(values[near]) == pytest.approx(4.75, abs=0.6)
+    assert 0.02 < found.significant_area_share < 0.25
+    changes = {change.measure: change for change in found.changes}
+    assert changes["max_diameter"].difference == pytest.approx(GROWTH_MM, abs=0.8)
+    assert changes["max_diameter"].significant
+    assert changes["max_diameter"].per_year == pytest.approx(GROWTH_MM / 2, abs=0.4)
+
+
+def test_no_growth_is_reported_where_there_is_none(grown: Comparison) -> None:
+    found = grown.growth[0]
+    assert found.largest_significant_mm is None
+    assert found.significant_area_share == 0.0
+    assert np.isnan(vtk_to_numpy(found.surface.GetPointData().GetArray("GrowthShownMm"))).all()
+    assert not any(change.significant for change in found.changes)
+    assert abs(found.outward.median) < 0.3
+
+
+def test_three_dates_have_a_trend(grown: Comparison) -> None:
+    line = next(line for line in grown.trends["aneurysm"] if line.measure == "max_diameter")
+    assert line.dates == 3
+    assert line.per_year > 1.0
+
+
+def test_a_failed_registration_shows_no_growth(baseline_scan: AneurysmPhantom, grown_scan: AneurysmPhantom, monkeypatch) -> None:
+    from MedGSLib.longitudinal import compare as module
+    from MedGSLib.longitudinal.registration import Registration
+
+    monkeypatch.setattr(module, "register_images", lambda *_args, **_kwargs: Registration(np.eye(4), "image", False, message="It failed."))
+    result = compare([time_point(baseline_scan, "a"), time_point(grown_scan, "b")], CompareConfig("image"))
+    assert result.growth[0].surface is None
+    assert result.growth[0].outward is None
+    assert result.growth[0].changes
+
+
+def test_files_in_and_files_out(
+    tmp_path: Path, baseline_scan: AneurysmPhantom, grown_scan: AneurysmPhantom, followup_pose: NDArray
+) -> None:
+    paths = []
+    for name, scan in (("first", baseline_scan), ("second", grown_scan)):
+        pair = tmp_path / f"{name}.nrrd", tmp_path / f"{name}_mask.nrrd"
+        for path, volume in zip(pair, (scan.image, scan.labels)):
+            with atomic_write(path) as temporary:
+                write_image(temporary, volume)
+        paths.append(pair)
+    write_transform(tmp_path / "move.tfm", np.linalg.inv(followup_pose))
+    dates = [datetime.date(2023, 1, 10), datetime.date(2025, 1, 10)]
+    out = tmp_path / "out"
+    report = compare_files(paths, out, dates=dates, registration=str(tmp_path / "move.tfm"))
+    assert json.loads((out / "comparison.json").read_text()) == json.loads(json.dumps(report, default=float))
+    entry = report["growth"][0]
+    assert entry["verdict"] == "growth"
+    for name in [*entry["files"], entry["baseline_file"], "01_to_baseline.tfm", "summary.png", "volume.png", "measures.csv", "growth.csv"]:
+        assert (out / name).stat().st_size > 100, name
+    surface = read_mesh(out / entry["files"][0])
+    assert surface.GetPointData().GetArray("GrowthMm").GetRange()[1] > 4.0
+    assert topology(surface).closed
+    assert volume_mm3(surface) > 0
+    assert b"property uchar red" in (out / entry["files"][1]).read_bytes()[:600]
+    assert imread(out / "summary.png").std() > 0.1
+    rows = list(csv.DictReader((out / "growth.csv").open()))
+    diameter = next(row for row in rows if row["measure"] == "max_diameter")
+    assert float(diameter["difference"]) == pytest.approx(GROWTH_MM, abs=0.8)
+
+
+def test_bare_meshes_are_compared_and_written(tmp_path: Path) -> None:
+    for name, growth in (("a.vtp", 0.0), ("b.ply", 3.0)):
+        write_mesh(AneurysmTruth(AneurysmShape(growth_mm=growth)).mesh(2.0), tmp_path / name)
+    report = compare_files([(tmp_path / "a.vtp",), (tmp_path / "b.ply",)], tmp_path / "out")
+    assert report["time_points"][1]["registration"]["method"] == "surface"
+    assert report["time_points"][1]["registration"]["captured"]
+    assert report["growth"][0]["distance_mm"]["largest"] == pytest.approx(3.0, abs=0.4)
+
+
+def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
+    truth = AneurysmTruth(AneurysmShape())
+    write_mesh(truth.mesh(3.0), tmp_path / "mesh.vtp")
+    geometry = {"plane_to_ras": np.eye(4).tolist(), "pixel_mm": [0.8, 0.9], "input_gap_mm": 5.0, "slice_thickness_mm": 5.0}
+    report = {"geometry": geometry, "segments": {"aneurysm": {}}, "inputs": {"study_date": "20240229"}, "preset": "fast"}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    point = load_time_point([tmp_path])
+    assert point.date == datetime.date(2024, 2, 29)
+    assert point.sampling is not None
+    assert point.sampling.pixel_mm == 0.9
+    assert list(point.surfaces) == ["aneurysm"]
+    with pytest.raises(InputError, match="none of the wanted"):
+        load_time_point([tmp_path], labels=["liver"])
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_time_point([tmp_path])
+
+
+def test_unusable_time_points_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    surface = AneurysmTruth(AneurysmShape()).mesh(6.0)
+    one = TimePoint("one", {"aorta": surface})
+    with pytest.raises(InputError, match="at least two"):
+        compare([one])
+    with pytest.raises(InputError, match="no segment in common"):
+        compare([one, TimePoint("two", {"liver": surface, "kidney": surface})])
+    with pytest.raises(InputError, match="none of auto"):
+        compare([one, TimePoint("two", {"aorta": surface})], CompareConfig("magic"))
+    with pytest.raises(InputError, match="needs the volume"):
+        compare([one, TimePoint("two", {"aorta": surface})], CompareConfig("image"))
+    with pytest.raises(InputError, match="no time point"):
+        load_time_point([tmp_path])
+
+
+def test_single_segments_are_compared_whatever_they_are_called() -> None:
+    points = [TimePoint(name, {name: AneurysmTruth(AneurysmShape()).mesh(5.0)}) for name in ("Segment_1", "AAA")]
+    result = compare(points, CompareConfig("none"))
+    assert result.segments == ("Segment_1",)
+    assert list(points[1].surfaces) == ["AAA"]
+
+
+def test_a_comparison_can_be_cancelled() -> None:
+    points = [TimePoint(name, {"aorta": AneurysmTruth(AneurysmShape()).mesh(6.0)}) for name in "ab"]
+    with pytest.raises(Cancelled):
+        compare(points, CompareConfig("none"), lambda event: event.stage != "growth")
+
+
+@pytest.mark.parametrize(("text", "expected"), [("20240229", (2024, 2, 29)), ("2024-02-29", (2024, 2, 29)), ("20230229", None), ("", None)])
+def test_dates(text: str, expected: tuple[int, int, int] | None) -> None:
+    assert parse_date(text) == (None if expected is None else datetime.date(*expected))
+
+
+def test_two_large_meshes_take_less_than_ten_seconds() -> None:
+    points = [
+        TimePoint(name, {"aorta": AneurysmTruth(AneurysmShape(growth_mm=growth)).mesh(0.42)}) for name, growth in (("a", 0.0), ("b", 3.0))
+    ]
+    assert points[0].surfaces["aorta"].GetNumberOfPolys() > 200_000
+    started = time.process_time()
+    compare(points, CompareConfig("none"))
+    assert time.process_time() - started < 10.0
+
+
+def test_comparing_needs_no_torch() -> None:
+    code = "import sys, MedGSLib.longitudinal.compare, MedGSLib.longitudinal.outputs; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
