@@ -192,13 +192,15 @@ def test_cancel_leaves_no_process_and_no_node(ready, case, use):
     job = ready.logic.session.current
     run(ready, lambda: job.last_event is not None and job.last_event.step > 0)
     assert "Fitting the Gaussians" in ready.ui.statusLabel.text and ready.ui.progressBar.maximum == 100
+    run(ready, lambda: ready.logic.session.preview is not None)
+    assert ready.ui.previewLabel.visible and ready.ui.previewLabel.pixmap.width() == 320
     started = time.monotonic()
     ready.onReconstruct()
     run(ready, lambda: not ready.logic.session.isBusy)
     assert time.monotonic() - started < 2.5
     assert not job.folder.process().is_alive()
     assert case.scene.GetNumberOfNodes() == nodes
-    assert "Cancelled on request" in ready.ui.logTextEdit.plainText
+    assert "Cancelled on request" in ready.ui.logTextEdit.plainText and not ready.ui.previewLabel.visible
     assert ready.ui.resumeJobButton.enabled and not ready.ui.importJobButton.enabled
 
 
