@@ -34,9 +34,8 @@ class Calibration:
             stored = json.loads(text) if text else {}
         except ValueError:
             stored = {}
-        self._measured: Dict[str, float] = {
-            str(key): float(value) for key, value in stored.items() if isinstance(value, (int, float)) and value > 0
-        }
+        known = stored.items() if isinstance(stored, dict) else ()
+        self._measured: Dict[str, float] = {str(key): float(value) for key, value in known if isinstance(value, (int, float)) and value > 0}
 
     @property
     def text(self) -> str:

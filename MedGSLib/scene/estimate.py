@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
-from MedGSLib.scene import frames, volumes
+from MedGSLib.scene import frames, segments, volumes
 from MedGSLib.scene.export import SceneInput, chosenSegmentIds
 from MedGSLib.scene.volumes import Crop
 
@@ -62,10 +62,7 @@ def _segmentCorners(source: SceneInput) -> List[NDArray[np.float64]]:
     if source.segmentationNode is None:
         return found
     for segmentId in chosenSegmentIds(source):
-        bounds = [0.0] * 6
         segment = source.segmentationNode.GetSegmentation().GetSegment(segmentId)
         if segment is not None:
-            segment.GetBounds(bounds)
-        if bounds[0] < bounds[1]:
-            found.append(volumes.boxCorners(np.array(bounds[::2]), np.array(bounds[1::2])))
-    return found
+            found.append(segments.boundingCorners(segment))
+    return [corners for corners in found if len(corners)]

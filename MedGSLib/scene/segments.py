@@ -11,6 +11,7 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util import numpy_support
 
+from MedGSLib import geometry
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix
 from MedGSLib.scene import frames, volumes
@@ -105,6 +106,21 @@ def segmentArray(
         raise InputError(f"The segment '{name}' could not be brought onto the voxels of '{volumeNode.GetName()}'.")
     array = numpy_support.vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(volumes.voxels(volumeNode).shape)
     return (array > 0).astype(np.uint8)
+
+
+def boundingCorners(segment: slicer.vtkSegment) -> NDArray[np.float64]:
+    """The corners (8, 3) of a box around a segment, in the segmentation's frame; (0, 3) for an empty one."""
+    labelmap = segment.GetRepresentation(LABELMAP)
+    if labelmap is not None and not labelmap.IsEmpty():
+        matrix = vtk.vtkMatrix4x4()
+        labelmap.GetImageToWorldMatrix(matrix)
+        extent = np.array(labelmap.GetExtent(), dtype=np.float64)
+        return geometry.transform_points(frames.toArray(matrix), volumes.boxCorners(extent[::2] - 0.5, extent[1::2] + 0.5))
+    bounds = [0.0] * 6
+    segment.GetBounds(bounds)
+    if bounds[0] >= bounds[1]:
+        return np.zeros((0, 3))
+    return volumes.boxCorners(np.array(bounds[::2]), np.array(bounds[1::2]))
 
 
 def requireUsableTransform(segmentationNode: slicer.vtkMRMLSegmentationNode, volumeNode: slicer.vtkMRMLVolumeNode) -> None:
