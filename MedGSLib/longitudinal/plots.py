@@ -12,8 +12,9 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from MedGSLib.longitudinal.compare import GROWTH, SHOWN, Comparison, SegmentGrowth
 from MedGSLib.longitudinal.outputs import BAND_NOTICE, GREY, NOTICE, growth_colors
+from MedGSLib.metrics_surface import triangles_of
 from MedGSLib.preview import SCREEN_DPI, save_figure
-from MedGSLib.preview_surface import ANTERIOR, LEFT, POSTERIOR, draw_surfaces
+from MedGSLib.preview_surface import VIEWS, View, draw_surfaces
 from MedGSLib.volume import Label
 
 
@@ -38,8 +39,8 @@ def write_summary(comparison: Comparison, path: Path) -> None:
     name = comparison.segments[0]
     last = [found for found in comparison.growth if found.segment == name][-1]
     figure = Figure(figsize=(13.0, 9.2), dpi=SCREEN_DPI, layout="constrained")
-    spaces = figure.subplot_mosaic([["front", "left", "back"], ["curve", "volume", "table"]], height_ratios=[1.35, 1.0])
-    _draw_growth([spaces[key] for key in ("front", "left", "back")], comparison, last)
+    spaces = figure.subplot_mosaic([["before", "facing", "after"], ["curve", "volume", "table"]], height_ratios=[1.35, 1.0])
+    _draw_growth([spaces[key] for key in ("before", "facing", "after")], comparison, last)
     if all(measured[name].vessel is not None for measured in comparison.measures):
         draw_diameters(spaces["curve"], comparison, name)
     else:
@@ -98,11 +99,20 @@ def _draw_growth(spaces: list[Axes], comparison: Comparison, found: SegmentGrowt
         spaces[1].text(0.5, 0.5, comparison.registrations[found.followup].message, ha="center", va="center", wrap=True, fontsize=10)
         return
     colors = growth_colors(comparison.growth)
-    for axes, view in zip(spaces, (ANTERIOR, LEFT, POSTERIOR), strict=True):
+    for axes, view in zip(spaces, _views(found), strict=True):
         draw_surfaces(axes, [found.surface], [GREY], view, scalars=SHOWN, color_map=colors)
     bar = spaces[-1].figure.colorbar(colors, ax=spaces, shrink=0.7, pad=0.01)
     bar.set_label("growth outward (mm); grey: within measurement error", fontsize=8)
     bar.ax.tick_params(labelsize=7)
+
+
+def _views(found: SegmentGrowth) -> list[View]:
+    """Three sides of the surface, the one that faces the largest change in the middle."""
+    facing = 1
+    if found.surface is not None and found.largest_significant_place is not None:
+        outward = np.array(found.largest_significant_place) - triangles_of(found.surface)[0].mean(axis=0)
+        facing = int(np.argmax([view.axes()[2] @ outward for view in VIEWS]))
+    return [VIEWS[(facing + turn) % len(VIEWS)] for turn in (-1, 0, 1)]
 
 
 def _draw_histogram(axes: Axes, found: SegmentGrowth) -> None:

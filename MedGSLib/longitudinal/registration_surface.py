@@ -20,11 +20,11 @@ from MedGSLib.longitudinal.registration import LARGEST_ROTATION_DEG, Registratio
 from MedGSLib.mesh import vertex_normals
 from MedGSLib.metrics_surface import sample_surface, triangles_of
 
-SAMPLES = 4_000
-TARGET_SAMPLES = 60_000
+SAMPLES = 2_500
+TARGET_SAMPLES = 40_000
 KEPT = 0.7
 """Share of the surface that is taken as unchanged."""
-ITERATIONS = 50
+ITERATIONS = 40
 CONVERGED_MM = 1e-4
 LARGEST_RESIDUAL_SHARE = 0.02
 """A registration whose trimmed residual exceeds this share of the surface's radius, and half an edge, was not captured."""
