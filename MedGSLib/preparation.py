@@ -17,7 +17,7 @@ from MedGSLib.prior.mask import mask_prior
 from MedGSLib.prior.mask_distance import soft_occupancy
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
-from MedGSLib.training.checkpoint import CheckpointStore, cpu_copy
+from MedGSLib.training.checkpoint import PRIOR_STAGE, CheckpointStore, cpu_copy
 from MedGSLib.training.config import TrainingConfig
 from MedGSLib.training.targets import TrainingTargets
 from MedGSLib.volume import Label, SliceStack
@@ -25,7 +25,6 @@ from MedGSLib.volume import Label, SliceStack
 logger = logging.getLogger(__name__)
 
 WINDOW_PERCENTILES = (0.5, 99.5)
-PRIOR_STAGE = "prior"
 SPARSE_MASK_SPREAD = 0.7
 """Initial sigma, in gaps between annotated slices, where masks are sparser than images (method study, section 4)."""
 THIN_PROFILE = 1.05

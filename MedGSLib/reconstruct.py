@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
+import MedGSLib
 from MedGSLib.baselines.images import INTERPOLATORS
 from MedGSLib.config import InputOptions, ReconstructionConfig
 from MedGSLib.dense import boundary_field, dense_image, dense_occupancy, exclusive_labels, label_map, on_grid, true_to_slices
@@ -187,7 +188,7 @@ def fingerprint(stack: SliceStack, config: ReconstructionConfig) -> str:
         if array is not None:
             digest.update(np.ascontiguousarray(array).tobytes())
     recipe = {key: value for key, value in asdict(config).items() if key not in ("threads", "checkpoint_interval_s", "self_check")}
-    digest.update(json.dumps([recipe, stack.slice_thickness_mm], sort_keys=True).encode())
+    digest.update(json.dumps([recipe, stack.slice_thickness_mm, MedGSLib.__version__], sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -16,6 +16,8 @@ from MedGSLib.io.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
+PRIOR_STAGE, FIT_STAGE = "prior", "fit"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -76,8 +78,8 @@ class CheckpointStore:
 
     def remove(self) -> None:
         """Delete all checkpoints of the run, once its results are written."""
-        for path in self._folder.glob("*.safetensors"):
-            path.unlink()
+        for stage in (PRIOR_STAGE, FIT_STAGE):
+            self._path(stage).unlink(missing_ok=True)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,18 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from MedGSLib.errors import Cancelled
+from MedGSLib.errors import Cancelled, MedGSError
 from MedGSLib.gaussians import PARAMETER_NAMES, FoldedGaussians
 from MedGSLib.progress import Reporter
 from MedGSLib.raster import Rasterizer
-from MedGSLib.training.checkpoint import CheckpointStore, cpu_copy
+from MedGSLib.training.checkpoint import FIT_STAGE, CheckpointStore, cpu_copy
 from MedGSLib.training.config import TrainingConfig
 from MedGSLib.training.density import DensityController
 from MedGSLib.training.losses import fidelity, spread_penalty
 from MedGSLib.training.optimizer import GaussianOptimizer
 from MedGSLib.training.targets import TrainingTargets
 
-STAGE = "fit"
 ALL_PARAMETERS = frozenset(PARAMETER_NAMES)
 REPORT_EVERY = 10
 LOSS_SMOOTHING = 0.05
@@ -58,11 +58,12 @@ def fit(
     :param frozen_heads: this many first head values stay as they are (mask-head refinement).
     :param on_iteration: called after each iteration, e.g. to save or to test.
     :return: the fitted Gaussians (another object where density control changed their number) and a report.
+    :raises MedGSError: when the loss is no number any more.
     :raises Cancelled: when the reporter's callback answers False; a checkpoint is written first.
     """
     run = _Run(gaussians, targets, config, rasterizer, trainable, frozen_heads)
     first = run.restore(checkpoints) if checkpoints is not None else 0
-    reporter.start(STAGE, config.iterations)
+    reporter.start(FIT_STAGE, config.iterations)
     done = first
     try:
         while done < config.iterations:
@@ -70,15 +71,21 @@ def fit(
             done += 1
             if on_iteration is not None:
                 on_iteration(done, run.gaussians)
-            if checkpoints is not None and checkpoints.is_due():
+            if checkpoints is not None and checkpoints.is_due() and math.isfinite(run.loss):
                 run.store(checkpoints, done)
             if done % REPORT_EVERY == 0 or done == config.iterations:
+                _refuse_divergence(run.loss)
                 reporter.step(done, loss=run.loss)
     except (Cancelled, KeyboardInterrupt):
         if checkpoints is not None:
             run.store(checkpoints, done)
         raise
     return run.gaussians, FitReport(config.iterations, first, run.loss, len(run.gaussians))
+
+
+def _refuse_divergence(loss: float) -> None:
+    if not math.isfinite(loss):
+        raise MedGSError("The fit diverged: its loss is not a number any more; choose smaller loss weights or another preset.")
 
 
 class _Run:
@@ -101,12 +108,16 @@ class _Run:
         self._acquired = np.flatnonzero(targets.acquired)
         self._smoothed_loss = torch.zeros((), device=device)
         self._optimizer = GaussianOptimizer(gaussians, config, trainable, frozen_heads)
+        self._density_may_act = trainable == ALL_PARAMETERS and gaussians.settings.blending != "normalized"
         self._density = self._density_controller(gaussians)
 
     def _density_controller(self, gaussians: FoldedGaussians) -> DensityController | None:
-        """Density control that stops at one Gaussian for each pixel of the used slices, if not at its own limit."""
+        """Density control that stops at one Gaussian for each pixel of the used slices, if not at its own limit.
+
+        None where the recipe has none, where some parameters are frozen, and where weights are no opacities.
+        """
         control = self._config.density
-        if control is None:
+        if control is None or not self._density_may_act:
             return None
         pixels = len(self._targets.used) * self._targets.size[0] * self._targets.size[1]
         most = min(control.max_gaussians, max(pixels, self._config.gaussians or 0))
@@ -197,14 +208,14 @@ class _Run:
         tensors |= {f"adam.{name}": value for name, value in self._optimizer.moments().items()}
         if self._density is not None:
             tensors |= {f"density.{name}": value for name, value in self._density.state().items()}
-        checkpoints.save(STAGE, cpu_copy(tensors), {"iteration": done, "loss": self.loss})
+        checkpoints.save(FIT_STAGE, cpu_copy(tensors), {"iteration": done, "loss": self.loss})
 
     def restore(self, checkpoints: CheckpointStore) -> int:
         """Continue from the stored state.
 
         :return: the iterations already done.
         """
-        stored = checkpoints.load(STAGE)
+        stored = checkpoints.load(FIT_STAGE)
         if stored is None:
             return 0
         device = self.gaussians.center.device

@@ -71,10 +71,10 @@ def test_remove_leaves_foreign_files(tmp_path):
     store = CheckpointStore(folder, "run")
     store.remove()
     store.save("fit", TENSORS, {})
-    (folder / "notes.txt").write_text("mine")
+    (folder / "weights.safetensors").write_text("mine")
     store.remove()
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").unlink()
+    assert [path.name for path in folder.iterdir()] == ["weights.safetensors"]
+    (folder / "weights.safetensors").unlink()
     store.remove()
     assert not folder.exists()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedGSLib.errors import Cancelled
+from MedGSLib.errors import Cancelled, MedGSError
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
 from MedGSLib.progress import ProgressEvent, Reporter
 from MedGSLib.raster import render_slices
@@ -157,6 +157,29 @@ def test_refining_moves_nothing_but_the_mask_head(start, targets, config, raster
     assert all(torch.equal(after[name], before[name]) for name in before if name != "values")
     assert torch.equal(after["values"][:, 0], before["values"][:, 0])
     assert not torch.equal(after["values"][:, 1], before["values"][:, 1])
+
+
+def test_refining_with_the_paper_s_recipe_neither_adds_nor_removes_nor_resets(recipes, targets, rasterizer):
+    config, make = recipes["paper"]
+    before = make().state_dict()
+    refined, report = fit(make(), targets, config, rasterizer, Reporter(), trainable=frozenset({"values"}), frozen_heads=1)
+    assert report.gaussians == 200
+    assert all(torch.equal(value, before[name]) for name, value in refined.state_dict().items() if name != "values")
+
+
+def test_weights_that_are_no_opacities_are_not_pruned(paper_config, targets, rasterizer):
+    gaussians = initialize(targets, paper_config, FoldSettings(blending="normalized"))
+    _, report = fit(gaussians, targets, paper_config, rasterizer, Reporter())
+    assert report.gaussians == 200
+
+
+def test_a_diverging_fit_ends_in_a_sentence_and_leaves_no_bad_checkpoint(start, targets, config, rasterizer, tmp_path):
+    store = CheckpointStore(tmp_path, "run", interval_s=0.0)
+    infinite = replace(targets, values=np.where(np.arange(9)[:, None, None, None] == 3, np.float32(np.inf), targets.values))
+    with pytest.raises(MedGSError, match="diverged"):
+        fit(start(), infinite, config, rasterizer, Reporter(), checkpoints=store)
+    stored = store.load("fit")
+    assert stored is None or all(bool(torch.isfinite(value).all()) for value in stored.tensors.values())
 
 
 def test_slices_of_weight_zero_have_no_influence(start, targets, config, rasterizer):
