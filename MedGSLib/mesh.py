@@ -19,6 +19,8 @@ from MedGSLib.metrics_surface import max_diameter_mm, surface_area_mm2, triangle
 
 LEVEL_CLEARANCE = 1e-3
 """Field values closer to the level than this are moved off it, so that no triangle degenerates (a shift under 0.005 voxel)."""
+POSITION_ARRAY = "PositionUncertaintyMm"
+"""Point array of a reconstructed surface: half-width of the 90 % band of its position along the normal, mm."""
 SMOOTHING_PASS_BAND = 0.1
 """Spatial frequencies (of the mesh, 0..2) that the windowed sinc filter keeps."""
 

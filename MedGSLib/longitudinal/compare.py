@@ -233,22 +233,24 @@ def _segment_growth(
     outward = distance.smoothed_values(aligned, distance.signed_distances(aligned, reference), config.smoothing_mm)
     reverse = -distance.smoothed_values(reference, distance.signed_distances(reference, aligned), config.smoothing_mm)
     band = growth.distance_band_mm(sds[1], distance.values_nearby(reference, sds[0], aligned), registration.residual_mm)
-    significant = distance.significant_points(aligned, outward, band, _least_area_mm2(baseline.sampling, followup.sampling))
+    significant = distance.significant_points(
+        aligned, outward, band, _least_area_mm2(config.smoothing_mm, baseline.sampling, followup.sampling)
+    )
     for array, values in ((GROWTH, outward), (BAND, band), (SIGNIFICANT, significant), (SHOWN, np.where(significant, outward, np.nan))):
         distance.add_point_values(aligned, array, values)
     areas = distance.point_areas(aligned)
     largest, place = _largest(aligned, outward, significant)
     return SegmentGrowth(
-        name,
-        index,
-        changes,
-        aligned,
-        distance.summarize(aligned, outward),
-        distance.summarize(reference, reverse),
-        float(np.median(band)),
-        float(areas[significant].sum() / areas.sum()),
-        largest,
-        place,
+        segment=name,
+        followup=index,
+        changes=changes,
+        surface=aligned,
+        outward=distance.summarize(aligned, outward),
+        reverse=distance.summarize(reference, reverse),
+        band_median_mm=float(np.median(band)),
+        significant_area_share=float(areas[significant].sum() / areas.sum()),
+        largest_significant_mm=largest,
+        largest_significant_place=place,
     )
 
 
@@ -262,10 +264,10 @@ def _largest(
     return float(values[at]), tuple(triangles_of(surface)[0][at].tolist())
 
 
-def _least_area_mm2(*samplings: Sampling | None) -> float:
+def _least_area_mm2(smoothing_mm: float, *samplings: Sampling | None) -> float:
     """A disc of the coarsest slice gap as radius: what is smaller cannot be told from the pattern of the slices."""
-    gap = max((sampling.gap_mm for sampling in samplings if sampling is not None), default=0.0)
-    return float(np.pi * gap**2)
+    gaps = [sampling.gap_mm for sampling in samplings if sampling is not None]
+    return float(np.pi * max([smoothing_mm, *gaps]) ** 2)
 
 
 def _changes(pair: tuple[Measures, Measures], sds: tuple[float, float], points: tuple[TimePoint, TimePoint]) -> tuple[Change, ...]:

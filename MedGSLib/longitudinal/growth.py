@@ -18,13 +18,11 @@ from scipy import stats
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
-from MedGSLib.mesh import vertex_normals
+from MedGSLib.mesh import POSITION_ARRAY, vertex_normals
 from MedGSLib.metrics_surface import triangles_of
 
 Values = NDArray[np.float64]
 
-UNCERTAINTY_ARRAY = "PositionUncertaintyMm"
-"""Point array of a reconstruction: half-width of the 90 % band of the surface's position."""
 Q90 = 1.645
 Q95 = 1.96
 PIXEL_SD = 0.15
@@ -119,7 +117,7 @@ def wall_sd_mm(surface: vtkPolyData, sampling: Sampling | None, observer_sd_mm: 
 
     :param observer_sd_mm: how differently the same contour is drawn, to be stated by the caller.
     """
-    array = surface.GetPointData().GetArray(UNCERTAINTY_ARRAY)
+    array = surface.GetPointData().GetArray(POSITION_ARRAY)
     if array is not None:
         own = vtk_to_numpy(array).astype(np.float64) / Q90
     else:

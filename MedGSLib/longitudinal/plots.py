@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.spatial import cKDTree
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
+from MedGSLib.geometry import transform_points
 from MedGSLib.longitudinal.compare import GROWTH, SHOWN, Comparison, SegmentGrowth
 from MedGSLib.longitudinal.outputs import BAND_NOTICE, GREY, NOTICE, growth_colors
 from MedGSLib.metrics_surface import triangles_of
@@ -53,16 +55,31 @@ def write_summary(comparison: Comparison, path: Path) -> None:
 
 
 def draw_diameters(axes: Axes, comparison: Comparison, name: str) -> None:
-    """Outer-to-outer diameter perpendicular to the centreline against the distance from the largest one, a curve a date."""
+    """Outer-to-outer diameter perpendicular to the centreline, a curve a date, all against the position along the baseline's."""
     for index, measured in enumerate(comparison.measures):
         vessel = measured[name].vessel
         assert vessel is not None
-        along = np.array(vessel.profile_at_mm)
-        (line,) = axes.plot(along, vessel.profile_diameter_mm, label=f"{_title(comparison, index)}: {vessel.max_diameter_mm:.1f} mm")
-        axes.plot(vessel.max_diameter_at_mm, vessel.max_diameter_mm, "o", color=line.get_color(), markersize=4)
-    axes.set_xlabel("along the centreline from its inferior end (mm)", fontsize=8)
+        shift = _along_baseline(comparison, name, index)
+        (line,) = axes.plot(
+            np.array(vessel.profile_at_mm) + shift,
+            vessel.profile_diameter_mm,
+            label=f"{_title(comparison, index)}: {vessel.max_diameter_mm:.1f} mm",
+        )
+        axes.plot(vessel.max_diameter_at_mm + shift, vessel.max_diameter_mm, "o", color=line.get_color(), markersize=4)
+    axes.set_xlabel("along the baseline's centreline from its inferior end (mm)", fontsize=8)
     axes.set_ylabel("largest diameter (mm)", fontsize=8)
     _finish(axes, f"{name}: diameter perpendicular to the centreline")
+
+
+def _along_baseline(comparison: Comparison, name: str, index: int) -> float:
+    """What to add to positions along a follow-up's centreline to get those of the nearest points of the baseline's, 0 if not aligned."""
+    first, own = comparison.measures[0][name].vessel, comparison.measures[index][name].vessel
+    registration = comparison.registrations[index]
+    if first is None or own is None or not registration.captured:
+        return 0.0
+    placed = transform_points(registration.matrix, np.array(own.profile_points))
+    nearest = cKDTree(np.array(first.profile_points)).query(placed)[1]
+    return float(np.median(np.array(first.profile_at_mm)[nearest] - np.array(own.profile_at_mm)))
 
 
 def draw_volumes(axes: Axes, comparison: Comparison) -> None:

@@ -32,7 +32,7 @@ class VesselMeasures:
     :ivar max_diameter_at_mm: where along the centreline, from its inferior end.
     :ivar max_diameter_ends: the two wall points of it (2, 3); ``max_diameter_center`` the centreline point.
     :ivar max_axial_diameter_mm: largest diameter in a plane perpendicular to the patient's long axis, which obliquity exaggerates.
-    :ivar profile_at_mm: positions (N,) along the centreline of ``profile_diameter_mm`` and ``profile_area_mm2``.
+    :ivar profile_at_mm: positions (N,) along the centreline of ``profile_diameter_mm``, ``profile_area_mm2`` and ``profile_points``.
     """
 
     volume_cm3: float
@@ -46,6 +46,7 @@ class VesselMeasures:
     profile_at_mm: tuple[float, ...]
     profile_diameter_mm: tuple[float, ...]
     profile_area_mm2: tuple[float, ...]
+    profile_points: tuple[tuple[float, ...], ...]
 
     def as_dict(self) -> dict[str, Any]:
         """:return: the figures, ready for JSON."""
@@ -85,6 +86,7 @@ def measure_vessel(surface: vtkPolyData, centerline: Centerline | None = None) -
         profile_at_mm=tuple(positions),
         profile_diameter_mm=tuple(smooth.tolist()),
         profile_area_mm2=tuple(areas),
+        profile_points=tuple(tuple(center.tolist()) for center in centers),
     )
 
 

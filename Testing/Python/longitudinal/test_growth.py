@@ -9,7 +9,7 @@ import pytest
 
 from MedGSLib.longitudinal import growth
 from MedGSLib.longitudinal.distance import add_point_values
-from MedGSLib.mesh import occupancy_to_mesh
+from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh
 
 DATES = [datetime.date(2020, 1, 1), datetime.date(2022, 1, 1), datetime.date(2024, 1, 1)]
 
@@ -46,7 +46,7 @@ def test_the_wall_is_least_certain_where_it_lies_along_the_slices() -> None:
     assert sd[heights > 14.4].max() == pytest.approx(np.hypot(0.15, 0.35 * 6.0), rel=0.02)
     assert sd[np.abs(heights - 9.5) < 1].max() == pytest.approx(0.15, rel=0.02)
     assert np.all(growth.wall_sd_mm(surface, sampling, observer_sd_mm=1.0) > sd)
-    add_point_values(surface, growth.UNCERTAINTY_ARRAY, np.full(len(sd), 1.645))
+    add_point_values(surface, POSITION_ARRAY, np.full(len(sd), 1.645))
     assert growth.wall_sd_mm(surface, sampling)[np.abs(heights - 9.5) < 1] == pytest.approx(1.0, abs=0.02)
 
 
