@@ -24,7 +24,7 @@ from MedGSLib.io.meshes import read_mesh
 from MedGSLib.io.stack import load_stack
 from MedGSLib.io.volumes import read_volume
 from MedGSLib.longitudinal.growth import Sampling
-from MedGSLib.mesh import occupancy_to_mesh
+from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh
 from MedGSLib.prior.mask_distance import slice_signed_distances
 from MedGSLib.volume import Label, SliceStack, Volume
 
@@ -147,12 +147,16 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
         geometry = report["geometry"]
         plane = np.array(geometry["plane_to_ras"], dtype=np.float64)
         sampling = Sampling(max(geometry["pixel_mm"]), float(geometry["input_gap_mm"]), tuple(plane[:3, 2].tolist()))
-        names = list(report["segments"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        segments = {name: bool(facts.get("position_error_is_calibrated")) for name, facts in report["segments"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"The report of the result folder {folder} cannot be read, so it cannot be compared.") from error
-    surfaces = {label: read_mesh(path) for label, path in _mesh_paths(folder, names).items() if not labels or label in labels}
+    surfaces = {label: read_mesh(path) for label, path in _mesh_paths(folder, list(segments)).items() if not labels or label in labels}
     if not surfaces:
-        raise InputError(f"The result folder {folder} has none of the wanted segments; it has {', '.join(names) or 'no segment'}.")
+        raise InputError(f"The result folder {folder} has none of the wanted segments; it has {', '.join(segments) or 'no segment'}.")
+    for label, surface in surfaces.items():
+        if not segments[label]:
+            # Without a self-check the field is a cautious guess; the sampling says more.
+            surface.GetPointData().RemoveArray(POSITION_ARRAY)
     volume, mask = _result_volume(folder, image)
     facts = {"source": "result", "preset": report.get("preset"), "slice_thickness_mm": geometry.get("slice_thickness_mm")}
     when = date or parse_date(str((report.get("inputs") or {}).get("study_date") or ""))

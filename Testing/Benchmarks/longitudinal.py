@@ -35,7 +35,7 @@ from MedGSLib.longitudinal.compare import GROWTH, CompareConfig, compare
 from MedGSLib.longitudinal.registration import Registration, disagreement_mm, no_registration
 from MedGSLib.longitudinal.registration_image import register_images, stable_anatomy
 from MedGSLib.longitudinal.timepoints import TimePoint, sampling_of, time_point_from_stack
-from MedGSLib.mesh import occupancy_to_mesh
+from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh
 from MedGSLib.metrics_surface import triangles_of
 from MedGSLib.phantom import Acquisition, AneurysmPhantom, AneurysmTruth, make_aneurysm
 from MedGSLib.phantom_shape import AneurysmShape
@@ -84,7 +84,14 @@ def medgs(preset: str, threads: int | None) -> Callable[[SliceStack], vtkPolyDat
     from MedGSLib.reconstruct import reconstruct
 
     config = preset_config(preset, threads=threads)
-    return lambda stack: reconstruct(stack, config).meshes["aneurysm"]
+
+    def surface(stack: SliceStack) -> vtkPolyData:
+        result = reconstruct(stack, config)
+        if not result.report["segments"]["aneurysm"]["position_error_is_calibrated"]:
+            result.meshes["aneurysm"].GetPointData().RemoveArray(POSITION_ARRAY)
+        return result.meshes["aneurysm"]
+
+    return surface
 
 
 def phantom_pairs(arguments: argparse.Namespace, store: Callable[[str, dict[str, Any]], None]) -> None:

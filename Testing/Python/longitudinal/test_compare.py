@@ -22,8 +22,10 @@ from MedGSLib.io.images import write_image
 from MedGSLib.io.meshes import read_mesh, write_mesh
 from MedGSLib.io.stack import build_stack
 from MedGSLib.longitudinal.compare import CompareConfig, Comparison, compare, compare_files
+from MedGSLib.longitudinal.distance import add_point_values
 from MedGSLib.longitudinal.registration import write_transform
 from MedGSLib.longitudinal.timepoints import TimePoint, load_time_point, parse_date, time_point_from_stack
+from MedGSLib.mesh import POSITION_ARRAY
 from MedGSLib.metrics_surface import topology, triangles_of, volume_mm3
 from MedGSLib.phantom import AneurysmPhantom, AneurysmTruth
 from MedGSLib.phantom_shape import AneurysmShape
@@ -131,8 +133,9 @@ def test_bare_meshes_are_compared_and_written(tmp_path: Path) -> None:
 
 
 def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
-    truth = AneurysmTruth(AneurysmShape())
-    write_mesh(truth.mesh(3.0), tmp_path / "mesh.vtp")
+    surface = AneurysmTruth(AneurysmShape()).mesh(3.0)
+    add_point_values(surface, POSITION_ARRAY, np.ones(surface.GetNumberOfPoints()))
+    write_mesh(surface, tmp_path / "mesh.vtp")
     geometry = {"plane_to_ras": np.eye(4).tolist(), "pixel_mm": [0.8, 0.9], "input_gap_mm": 5.0, "slice_thickness_mm": 5.0}
     report = {"geometry": geometry, "segments": {"aneurysm": {}}, "inputs": {"study_date": "20240229"}, "preset": "fast"}
     (tmp_path / "report.json").write_text(json.dumps(report))
@@ -141,6 +144,10 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
     assert point.sampling is not None
     assert point.sampling.pixel_mm == 0.9
     assert list(point.surfaces) == ["aneurysm"]
+    assert point.surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is None
+    report["segments"]["aneurysm"]["position_error_is_calibrated"] = True
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert load_time_point([tmp_path]).surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is not None
     with pytest.raises(InputError, match="none of the wanted"):
         load_time_point([tmp_path], labels=["liver"])
     (tmp_path / "report.json").write_text("{}")
