@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
-from MedGSLib.evaluation.names import IMAGE, MASK, PROTOCOLS, SPARSE
+from MedGSLib.evaluation.names import IMAGE, MASK, PROTOCOLS, SPARSE, THICK
 from MedGSLib.geometry import UNIFORM_TOLERANCE, shifted_origin
 from MedGSLib.io.stack import load_stack
 from MedGSLib.preparation import intensity_window
@@ -114,14 +114,16 @@ def _definition(entry: dict[str, Any], subset: str) -> CaseDefinition:
 
 
 def cases_of_stack(stack: SliceStack, name: str) -> tuple[Case, ...]:
-    """A case for each segment of a stack, or one without a segment."""
+    """A case for the image of a stack, and one for each segment."""
     stack = windowed(stack)
+    image = Case(name, replace(stack, occupancy=None, labels=()))
     if stack.occupancy is None:
-        return (Case(name, stack),)
-    return tuple(
+        return (image,)
+    segments = (
         Case(f"{name}/{label.name}", replace(stack, occupancy=stack.occupancy[number : number + 1], labels=(label,)))
         for number, label in enumerate(stack.labels)
     )
+    return image, *segments
 
 
 def windowed(stack: SliceStack, clip: tuple[float, float] | None = None) -> SliceStack:
@@ -136,9 +138,10 @@ def windowed(stack: SliceStack, clip: tuple[float, float] | None = None) -> Slic
     return replace(stack, image=np.clip((image - low) / (high - low), 0.0, 1.0).astype(np.float32))
 
 
-def default_protocols(stack: SliceStack) -> tuple[str, ...]:
-    """What is measured unless told: slices left out of the image, and with a mask also annotations left out; thick slices are asked for."""
-    return (IMAGE,) if stack.occupancy is None else (IMAGE, MASK, SPARSE)
+def protocols_of(case: Case, wanted: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The wanted protocols that measure what the case is about, its segment or else its image; all but thick slices by default."""
+    own = (IMAGE, THICK) if case.stack.occupancy is None else (MASK, SPARSE)
+    return tuple(protocol for protocol in wanted or (IMAGE, MASK, SPARSE) if protocol in own)
 
 
 def _merged(stack: SliceStack, labels: tuple[int, ...], name: str) -> SliceStack:

@@ -15,7 +15,7 @@ import numpy as np
 
 from MedGSLib.config import InputOptions, ReconstructionConfig, preset_config
 from MedGSLib.errors import InputError
-from MedGSLib.evaluation.cases import Case, cases_of_stack, default_protocols
+from MedGSLib.evaluation.cases import Case, cases_of_stack, protocols_of
 from MedGSLib.evaluation.cost import measured
 from MedGSLib.evaluation.figures import figures
 from MedGSLib.evaluation.methods import Recipes, applies, random, solve
@@ -79,7 +79,7 @@ class Task:
 
 def tasks_of(case: Case, plan: Plan) -> Iterator[Task]:
     """The tasks of a case, problem by problem; what the case is too small for is left out."""
-    for protocol in plan.protocols or default_protocols(case.stack):
+    for protocol in protocols_of(case, plan.protocols):
         for every in plan.every:
             for profile in plan.profiles if protocol == THICK else ("point",):
                 for method in plan.concrete_methods():
