@@ -13,7 +13,7 @@ from MedGSLib.baselines import images as image_baselines
 from MedGSLib.baselines.masks import sdf_linear
 from MedGSLib.config import PRESETS, Mode, ReconstructionConfig
 from MedGSLib.metrics import dice, mean_psnr, mean_ssim
-from MedGSLib.preparation import Preparation
+from MedGSLib.preparation import Preparation, slice_profile
 from MedGSLib.prior.mask_distance import signed_distance_2d
 from MedGSLib.progress import Reporter
 from MedGSLib.volume import SliceStack
@@ -24,6 +24,8 @@ LARGEST_SIDE_PX = 160
 ALTERNATIVES = ("linear", "cubic", "flow_dis")
 CONTOUR_BAND_PX = 1.0
 SSIM_WINDOW_PX = 11
+THICK_SCALE = 4
+"""Subdivisions of the doubled gap at which slices as thick as their own gap are still told from point samples."""
 
 Reconstruct = Callable[[SliceStack, ReconstructionConfig, Reporter], "LeftOutResult"]
 
@@ -86,7 +88,8 @@ def self_check(stack: SliceStack, config: ReconstructionConfig, reconstruct: Rec
         return None
     kept = np.arange(0, part.shape[0], 2)
     left_out = np.arange(1, part.shape[0], 2)
-    result = reconstruct(part.select(kept), _quick(config, scale=2), reporter)
+    thick = slice_profile(part, config, THICK_SCALE).kind != "point"
+    result = reconstruct(part.select(kept), _quick(config, scale=THICK_SCALE if thick else 2), reporter)
     rows = _rows(result.prepared, part.positions_mm[left_out])
     check = SelfCheck(len(left_out))
     if result.image is not None and result.doubt is not None:
@@ -147,7 +150,7 @@ def _check_image(
     low, high = result.prepared.window or (0.0, 1.0)
     slices = (part.image - low) / (high - low)
     truth = slices[left_out]
-    guesses = {"medgs": result.image[rows]}
+    guesses = {"medgs": _as_acquired(result.image, rows, result.prepared)}
     for name in ALTERNATIVES:
         guesses[name] = image_baselines.INTERPOLATORS[name](slices[kept], part.coordinates[kept], part.coordinates[left_out])
     table = {name: {"psnr_db": mean_psnr(guess, truth), "ssim": _ssim(guess, truth)} for name, guess in guesses.items()}
@@ -157,6 +160,13 @@ def _check_image(
         share = _best_share(guesses["medgs"], guesses[best], truth)
     bins = _error_bins(result.doubt[rows], np.abs(guesses["medgs"] - truth))
     return replace(check, image=table, alternative=best, share=share, doubt_bins=bins[0], error_bins=bins[1])
+
+
+def _as_acquired(image: NDArray[np.float32], rows: NDArray[np.int64], prepared: Preparation) -> NDArray[np.float32]:
+    """What slices of the acquired thickness would show at ``rows`` of the dense image (T, H, W)."""
+    offsets, weights = prepared.profile.weights(prepared.factor)
+    seen = np.clip(rows[:, None] + offsets, 0, len(image) - 1)
+    return np.tensordot(image[seen], weights, axes=(1, 0)).astype(np.float32)
 
 
 def _ssim(guess: NDArray[np.float32], truth: NDArray[np.float32]) -> float:

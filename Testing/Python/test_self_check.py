@@ -76,6 +76,23 @@ def test_every_other_slice_is_left_out_at_twice_the_distance():
     assert check.masks["tube"]["contour_error_q90_mm"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_thick_slices_are_compared_with_what_thick_slices_would_show():
+    """The thin truth, averaged over the thickness of a slice, is what was acquired; unaveraged it is not."""
+    z, y, x = np.meshgrid(np.arange(-1, 18) / 2.0, np.arange(20.0), np.arange(22.0), indexing="ij")
+    fine = (100.0 * ((x - 6.0 - z) ** 2 + (y - 9.0) ** 2 < 20.0)).astype(np.float32)
+    thick = 0.25 * fine[:-2:2] + 0.5 * fine[1:-1:2] + 0.25 * fine[2::2]
+    stack = replace(make_stack(), image=thick, occupancy=None, labels=(), slice_thickness_mm=GAP)
+
+    def thin_truth(seen: SliceStack, config, reporter: Reporter) -> LeftOutResult:
+        prepared = prepare(seen, config, reporter)
+        assert prepared.profile.kind == "box" and len(prepared.grid) == 17
+        low, high = prepared.window
+        return LeftOutResult(prepared, (fine[1:-1] - low) / (high - low), np.zeros((17, 20, 22), np.float32), None)
+
+    check = self_check(stack, recipe(mode="image"), thin_truth, Reporter())
+    assert check.image["medgs"]["psnr_db"] > 80.0 and check.share == 1.0
+
+
 def test_large_stacks_are_checked_on_a_bounded_part_round_their_middle():
     stack = replace(make_stack(slices=40, size=(200, 170)), occupancy=None, labels=())
     oracle = Oracle(replace(stack, image=stack.image[:, 20:180, 5:165]))
