@@ -28,7 +28,7 @@ from MedGSLib.scene.export import SceneInput  # noqa: E402
 from MedGSLib.scene.nodes import OutputChoice  # noqa: E402
 
 EVERY = 3
-LONGEST_S = 400.0
+LONGEST_S = 1200.0
 BLOCK = (slice(40, 71), slice(20, 100), slice(25, 105))
 """Thirty slices of the chest with the descending aorta, so that the test stays short."""
 
