@@ -278,3 +278,13 @@ def test_unusable_input_is_exit_code_2_and_one_sentence(case, tmp_path, capsys, 
     assert len(sentences) == 1 and hint.lower() in sentences[0].lower(), captured.err
     assert "Traceback" not in captured.err
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_the_command_does_the_same_as_the_library(case, tmp_path, capsys):
+    options = ["--preset", "fast", "--device", "cpu", "--threads", "1", "--iterations", "40", "--gaussians", "800", "--scale", "4"]
+    assert main(["reconstruct", "--mask", str(case[1]), "-o", str(tmp_path / "cli"), "--quiet", *options]) == 0
+    assert capsys.readouterr().err == ""
+    reconstruct_files(None, case[1], tmp_path / "api", quick(mode="mask"))
+    assert names(tmp_path / "cli") == names(tmp_path / "api") == MASK_FILES | ALWAYS
+    first, second = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / kind / "occupancy.nrrd"))) for kind in ("cli", "api"))
+    np.testing.assert_array_equal(first, second)
