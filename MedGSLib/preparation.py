@@ -16,6 +16,7 @@ from MedGSLib.prior.image import ImagePrior, image_prior
 from MedGSLib.prior.mask import mask_prior
 from MedGSLib.prior.mask_distance import soft_occupancy
 from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.prior.thickness_check import thickness_doubt
 from MedGSLib.progress import Reporter
 from MedGSLib.training.checkpoint import PRIOR_STAGE, CheckpointStore, cpu_copy
 from MedGSLib.training.config import TrainingConfig
@@ -91,6 +92,8 @@ def prepare(
     prior, slices = None, None
     if stack.image is not None and window is not None:
         slices = (stack.image - np.float32(window[0])) / np.float32(window[1] - window[0])
+        if profile.kind != "point":
+            report["profile"] |= thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), profile)
         prior = _image_prior(stack, slices, factor, profile, config, reporter, checkpoints, device)
         report["image_prior"] = prior.report
     distances = None

@@ -145,7 +145,8 @@ def test_a_profile_without_a_thickness_is_refused():
 def test_thick_slices_are_reproduced_by_the_prior_not_repeated_in_it():
     stack = make_stack(thickness=GAP)
     prepared = prepare(stack, recipe(scale=4), Reporter())
-    assert prepared.report["profile"] == {"kind": "box", "width_in_gaps": 1.0}
+    assert prepared.report["profile"].items() >= {"kind": "box", "width_in_gaps": 1.0}.items()
+    assert prepared.report["profile"]["doubtful"] in (False, True, None) and prepared.report["profile"]["reason"].endswith(".")
     offsets, weights = prepared.profile.weights(4)
     inner = [np.tensordot(weights, prepared.prior.image[k * 4 + offsets], axes=1) for k in range(1, 5)]
     assert np.abs(np.array(inner) - prepared.slices[1:5]).mean() < 0.25 * np.abs(prepared.prior.image[4:20:4] - prepared.slices[1:5]).mean()

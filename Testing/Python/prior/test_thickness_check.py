@@ -1,0 +1,76 @@
+"""A thickness told much too large is noticed; true ones, and what cannot be tested, are not accused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.prior.thickness_check import abruptness_excess, thickness_doubt
+
+GAP_PX = 4
+
+
+def texture(stretch: tuple[float, float, float] = (1.0, 1.0, 1.0), seed: int = 0) -> np.ndarray:
+    """Blobs of every size, 0 to 1, on (80, 64, 60) voxels."""
+    noise = np.random.default_rng(seed).normal(size=(80, 64, 60))
+    volume = sum(scale**2 * ndimage.gaussian_filter(noise, [scale * s for s in stretch]) for scale in (1.0, 2.0, 4.0))
+    low, high = np.percentile(volume, [0.1, 99.9])
+    return ((volume - low) / (high - low)).astype(np.float32)
+
+
+def thick(volume: np.ndarray, width: int = GAP_PX) -> np.ndarray:
+    """Averages of ``width`` thin slices every :data:`GAP_PX`."""
+    return np.stack([volume[start : start + width].mean(axis=0) for start in range(0, len(volume) - width + 1, GAP_PX)])
+
+
+def doubt(slices: np.ndarray, told: float, gap: tuple[float, float] = (GAP_PX, GAP_PX)) -> dict:
+    return thickness_doubt(slices, np.arange(len(slices), dtype=float), gap, SliceProfile("box", told))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("width", "told", "doubtful"), [(4, 1.0, False), (4, 0.5, False), (4, 1.75, True), (1, 2.0, True), (8, 2.0, False)]
+)
+def test_only_a_thickness_far_above_the_true_one_is_doubtful(width, told, doubtful, seed):
+    found = doubt(thick(texture(seed=seed), width), told)
+    assert found["doubtful"] is doubtful, found
+    assert found["reason"].endswith(".") and found["reason"].count(".") == 1
+
+
+def test_anatomy_that_is_coarser_along_the_stack_does_not_hide_a_wrong_thickness():
+    slices = thick(texture(stretch=(1.3, 1.0, 1.0)))
+    assert not doubt(slices, 1.0)["doubtful"] and doubt(slices, 2.0)["doubtful"]
+
+
+def test_noise_of_the_scanner_does_not_accuse_a_true_thickness():
+    slices = thick(texture()) + np.random.default_rng(3).normal(0.0, 0.05, (20, 64, 60)).astype(np.float32)
+    assert not doubt(slices, 1.0)["doubtful"]
+
+
+def test_the_excess_is_blind_to_contrast():
+    slices = thick(texture())
+    arguments = (np.arange(20.0), (GAP_PX, GAP_PX), SliceProfile("box", 1.0))
+    assert abruptness_excess(0.5 * slices, *arguments) == pytest.approx(abruptness_excess(slices, *arguments), abs=0.01)
+
+
+@pytest.mark.parametrize("case", ["few slices", "coarse pixels", "uneven", "small", "constant"])
+def test_what_cannot_be_tested_is_said(case):
+    slices, coordinates, gap = thick(texture()), np.arange(20.0), (GAP_PX, GAP_PX)
+    if case == "few slices":
+        slices, coordinates = slices[:4], coordinates[:4]
+    elif case == "coarse pixels":
+        gap = (1.2, 1.0)
+    elif case == "uneven":
+        coordinates[7:] += 0.5
+    elif case == "small":
+        slices = slices[:, :12, :12]
+    else:
+        slices = np.full_like(slices, 0.3)
+    found = thickness_doubt(slices, coordinates, gap, SliceProfile("box", 1.0))
+    assert found["doubtful"] is None and "test" in found["reason"]
+
+
+def test_one_fine_axis_is_enough():
+    assert doubt(thick(texture()), 2.0, (GAP_PX, 1.0))["doubtful"]
