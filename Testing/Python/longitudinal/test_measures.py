@@ -96,12 +96,15 @@ def test_a_section_knows_its_area_centre_and_inside() -> None:
 
 
 def test_smoothing_a_contour_takes_the_roughness_out_of_its_diameter() -> None:
-    z, y, x = np.mgrid[-3:4, -20:21, -20:21].astype(float)
-    disc = (np.hypot(x, y) < 16.2).astype(np.float32)
-    loop = SurfaceCutter(occupancy_to_mesh(disc, np.eye(4))).loops(np.array([20.0, 20.0, 3.0]), np.array([0.0, 0.0, 1.0]))[0]
-    rough, smooth = max_diameter(loop.points)[0], max_diameter(smoothed_contour(loop, np.array([0.0, 0.0, 1.0])))[0]
-    expected = 2 * np.sqrt(loop.area_mm2 / np.pi)
-    assert abs(smooth - expected) < 0.75 * abs(rough - expected)
+    _, y, x = np.mgrid[-3:4, -30:31, -30:31].astype(float)
+    up = np.array([0.0, 0.0, 1.0])
+    rough, smooth = [], []
+    for radius in np.arange(10.0, 27.0, 1.7):
+        disc = (np.hypot(x, y) < radius).astype(np.float32)
+        loop = SurfaceCutter(occupancy_to_mesh(disc, np.eye(4))).loops(np.array([30.0, 30.0, 3.0]), up)[0]
+        rough.append(abs(max_diameter(loop.points)[0] - 2 * radius))
+        smooth.append(abs(max_diameter(smoothed_contour(loop, up))[0] - 2 * radius))
+    assert np.mean(smooth) < 0.5 * np.mean(rough)
 
 
 def test_the_largest_diameter_is_that_of_brute_force() -> None:
