@@ -21,7 +21,7 @@ from MedGSLib.volume import SliceStack
 MOST_SLICES = 17
 FEWEST_SLICES = 5
 LARGEST_SIDE_PX = 160
-ALTERNATIVES = ("linear", "cubic", "flow_dis")
+ALTERNATIVES = ("linear", "cubic", "sinc", "flow_dis")
 CONTOUR_BAND_PX = 1.0
 SSIM_WINDOW_PX = 11
 THICK_SCALE = 4
@@ -113,14 +113,25 @@ def _quick(config: ReconstructionConfig, scale: int) -> ReconstructionConfig:
     )
 
 
-def _middle(stack: SliceStack) -> SliceStack:
-    """An odd number of slices, and a window of pixels, round the middle of the stack, to bound what the check costs."""
+def checked_part(stack: SliceStack) -> tuple[slice, slice, slice]:
+    """The slices, rows and columns that are checked: an odd number of slices, and a window of pixels, round the middle of the stack.
+
+    Of a stack with sparse annotations all slices are taken.
+    """
     slices, height, width = stack.shape
+    first, count = 0, slices
     if stack.annotated.all():
         count = min(slices - (slices + 1) % 2, MOST_SLICES)
         first = (slices - count) // 2
-        stack = stack.select(np.arange(first, first + count))
     rows, columns = (_centered(size, LARGEST_SIDE_PX) for size in (height, width))
+    return slice(first, first + count), rows, columns
+
+
+def _middle(stack: SliceStack) -> SliceStack:
+    """The part that is checked, which bounds what the check costs."""
+    slices, rows, columns = checked_part(stack)
+    if stack.annotated.all():
+        stack = stack.select(np.arange(slices.start, slices.stop))
     return replace(
         stack,
         image=None if stack.image is None else np.ascontiguousarray(stack.image[:, rows, columns]),
