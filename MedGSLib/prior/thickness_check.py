@@ -61,7 +61,7 @@ def abruptness_excess(
     if len(slices) < FEWEST_SLICES or np.abs(gaps - gaps.mean()).max() > UNIFORM_TOLERANCE * gaps.mean():
         return None
     slices = np.clip(slices, 0.0, 1.0)
-    noise = _noise_variance(slices)
+    noise = noise_variance(slices)
     rows = [_averaged_abruptness(np.moveaxis(slices, axis, 0), gap_over_pixel[axis - 1], profile, noise) for axis in (1, 2)]
     expected = [value for value in rows if value is not None]
     found = _abruptness(slices, 1, 0.0)
@@ -88,8 +88,11 @@ def _abruptness(rows: NDArray[np.float32], step: int, missing_noise: float) -> f
     return float(np.log(second / first)) if first > 0 and second > 0 else None
 
 
-def _noise_variance(slices: NDArray[np.float32]) -> float:
-    """Of white noise, from the median absolute diagonal detail of the Haar wavelet (Donoho and Johnstone 1994), constant areas left out."""
+def noise_variance(slices: NDArray[np.float32]) -> float:
+    """Variance of white noise in slices (S, H, W) from the median absolute diagonal detail of the Haar wavelet (Donoho and Johnstone 1994).
+
+    Constant areas are left out.
+    """
     even = slices[:, : slices.shape[1] // 2 * 2, : slices.shape[2] // 2 * 2]
     upper, lower = even[:, ::2], even[:, 1::2]
     detail = 0.5 * np.abs(upper[:, :, ::2] - upper[:, :, 1::2] - lower[:, :, ::2] + lower[:, :, 1::2])
