@@ -12,10 +12,12 @@ import argparse
 import ctypes
 import json
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +201,12 @@ def main() -> None:
         results[title] = [measure(backend, case, options.repeats) for backend, case in runs if case.blending in backend.blendings]
         console.print(table(title, results[title]))
     if options.json:
-        record = {"reason": reason, "machine": platform.machine(), "torch": torch.__version__}
+        record = {
+            "date": date.today().isoformat(),
+            "reason": reason,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "torch": torch.__version__,
+        }
         timings = {title: [asdict(timing) for timing in group] for title, group in results.items()}
         options.json.write_text(json.dumps({**record, "timings": timings}, indent=1))
 

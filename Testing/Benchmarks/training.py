@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +142,8 @@ def main() -> None:
     wall_s, cpu_s = found.prior_wall_cpu_s
     console.print(f"one training step: {step_ms:.1f} CPU-ms; prior: {wall_s:.1f} s wall, {cpu_s:.1f} s CPU")
     if options.json:
-        record = {"machine": platform.machine(), "backend": reason, "cpu_ms_per_step": step_ms, **asdict(found)}
+        machine = f"{platform.machine()}, {os.cpu_count()} cores"
+        record = {"date": date.today().isoformat(), "machine": machine, "backend": reason, "cpu_ms_per_step": step_ms, **asdict(found)}
         options.json.write_text(json.dumps(record, indent=1))
 
 
