@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from MedGSLib.evaluation.names import IMAGE, MASK, MEDGS, OWN, SPARSE, THICK, kind_of
+from MedGSLib.evaluation.names import BETTER_HIGH, IMAGE, MASK, MEDGS, OWN, SPARSE, THICK, kind_of
 from MedGSLib.evaluation.results import Cell
 from MedGSLib.io.atomic import atomic_write
 
@@ -22,8 +22,8 @@ PANELS = (
     (SPARSE, "chamfer_mm", "sdf", "Chamfer minus SDF linear (mm; low is good)", "Image and mask on every n-th slice"),
 )
 """Protocol, figure, the method it is relative to, axis label and title of each panel."""
-SHOWN_QUANTILES = (0.02, 0.98)
-"""What lies outside this part of all values does not stretch the axis."""
+SHOWN_ERRORS = 0.95
+"""Part of the alternatives' distances that the axis holds; a few would stretch it tenfold. MedGS is always shown."""
 MARKERS = "os^vDP*Xh<>"
 
 
@@ -47,18 +47,22 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
 def _panel(axes: Any, cells: Sequence[Cell], panel: tuple[str, ...], methods: Sequence[str]) -> None:
     _, figure, base, label, title = panel
     rows = sorted({cell.row for cell in cells}, key=lambda row: (row[2], row[3], row[0]))
-    shown = []
+    shown: list[float] = []
+    ours = [0.0]
     for number, method in enumerate(methods):
         values = [_lead(cells, row, method, base, figure) for row in rows]
         shown += [value for value in values if math.isfinite(value)]
         if not any(math.isfinite(value) for value in values):
             continue
         own = kind_of(method) == MEDGS
+        ours += [value for value in values if own and math.isfinite(value)]
         axes.plot(
             range(len(rows)), values, MARKERS[number % len(MARKERS)], label=method,
             markersize=9 if own else 6, alpha=1.0 if own else 0.6, zorder=3 if own else 2, color=f"C{number % 10}",
         )  # fmt: skip
-    low, high = np.quantile([0.0, *shown], SHOWN_QUANTILES)
+    low, high = min(0.0, *shown), max(0.0, *shown)
+    if not BETTER_HIGH[figure]:
+        high = max(float(np.quantile([0.0, *shown], SHOWN_ERRORS)), *ours)
     axes.set_ylim(low - 0.1 * (high - low) - 1e-6, high + 0.1 * (high - low) + 1e-6)
     axes.axhline(0.0, color="0.6", linewidth=0.8)
     names = [f"{row[0]}\nn={row[2]}" + ("" if row[3] == "point" else f" {row[3]}") for row in rows]
