@@ -1,12 +1,14 @@
 """How many of the true errors lie inside the 90 % bands, of the image and of the surfaces, on slices that no run saw.
 
     python Testing/Benchmarks/uncertainty.py [--data ../shared/data] [--subset development test] [--cases NAME ...] [--every N ...]
-        [--preset fast] [--threads N] [-o Testing/Benchmarks/results/uncertainty.json]
+        [--preset fast] [--thickness-only] [--threads N] [-o Testing/Benchmarks/results/uncertainty.json]
 
 Every n-th slice of a fully sampled volume is kept, with its mask where the case has one, and reconstructed with its self-check, from
 which the bands come. The image is compared with the slices left out. The vertices of the surface are compared with the surface of the
 full mask, whose half-voxel staircase is smoothed by a windowed sinc filter that keeps the volume; only vertices nearer to a left-out
 slice than to a kept one, between the first and the last kept slice, count. Cells measured before are kept.
+
+Of cases with thick slices it is also told whether a thickness is called doubtful that is the true one, half of it, or 1.5 times it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import logging
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +30,21 @@ from vtkmodules.vtkFiltersCore import vtkImplicitPolyDataDistance
 
 from MedGSLib.config import ReconstructionConfig, preset_config
 from MedGSLib.evaluation.cases import SUBSETS, CaseDefinition, read_definitions
-from MedGSLib.evaluation.names import IMAGE, SPARSE
+from MedGSLib.evaluation.names import IMAGE, SPARSE, THICK
 from MedGSLib.evaluation.protocols import Problem, pose
 from MedGSLib.geometry import transform_points
 from MedGSLib.io.atomic import write_json
 from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh
+from MedGSLib.preparation import gap_over_pixel
+from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.prior.thickness_check import thickness_doubt
 from MedGSLib.reconstruct import Reconstruction, reconstruct
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[2] / "shared" / "data"
 LEVEL = 0.9
 SMOOTHING_ITERATIONS = 20
+TOLD_WIDTHS = (1.0, 0.5, 1.5)
 
 logger = logging.getLogger("uncertainty")
 
@@ -112,22 +119,44 @@ def measure(definition: CaseDefinition, every: int, data: Path, config: Reconstr
     }
 
 
-def summary(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean coverage, its range, and in how many cells it is within 85 to 95 %."""
-    found: dict[str, Any] = {}
-    for subset in SUBSETS:
-        for what in ("image", "position_mm"):
-            inside = [cell[what]["inside"] for cell in cells if cell["subset"] == subset and cell[what] is not None]
-            if inside:
-                within = sum(0.85 <= share <= 0.95 for share in inside)
-                found[f"{subset} {what}"] = {
-                    "cells": len(inside),
-                    "mean_inside": float(np.mean(inside)),
-                    "least": min(inside),
-                    "most": max(inside),
-                    "cells_within_85_to_95_percent": within,
-                }
+def told_thickness(definition: CaseDefinition, data: Path) -> list[dict[str, Any]]:
+    """What is said about true and wrong thicknesses of averages over n slices."""
+    case = definition.load(data)
+    found = []
+    for every in definition.every.get(THICK, ()):
+        stack = pose(case, THICK, every, "box").stack
+        assert stack.image is not None
+        for told in TOLD_WIDTHS:
+            doubt = thickness_doubt(stack.image, stack.coordinates, gap_over_pixel(stack), SliceProfile("box", told))
+            found.append({"case": case.name, "subset": case.subset, "every": every, "told_over_true": told} | doubt)
     return found
+
+
+def summary(cells: list[dict[str, Any]], thicknesses: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean coverage, its range, in how many cells it is within 85 to 95 %, and how many thicknesses were called doubtful."""
+    found: dict[str, Any] = {}
+    groups = sorted({(cell["subset"], cell["preset"]) for cell in cells})
+    for (subset, preset), what in product(groups, ("image", "position_mm")):
+        chosen = [cell for cell in cells if (cell["subset"], cell["preset"]) == (subset, preset) and cell[what] is not None]
+        if chosen:
+            inside = [cell[what]["inside"] for cell in chosen]
+            found[f"{subset} {preset} {what}"] = {
+                "cells": len(inside),
+                "mean_inside": float(np.mean(inside)),
+                "least": min(inside),
+                "most": max(inside),
+                "cells_within_85_to_95_percent": sum(0.85 <= share <= 0.95 for share in inside),
+            }
+    for subset, told in product(SUBSETS, TOLD_WIDTHS):
+        said = [one["doubtful"] for one in thicknesses if one["subset"] == subset and one["told_over_true"] == told]
+        if said:
+            found[f"{subset} thickness told {told:g} times"] = {"told": len(said), "doubtful": said.count(True)}
+    return found
+
+
+def write(path: Path, cells: list[dict[str, Any]], thicknesses: list[dict[str, Any]]) -> None:
+    """The figures so far, with their summary."""
+    write_json(path, {"level": LEVEL, "summary": summary(cells, thicknesses), "cells": cells, "thicknesses": thicknesses})
 
 
 def main() -> None:
@@ -138,13 +167,15 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=None)
     parser.add_argument("--every", nargs="+", type=int, default=[2, 3, 5])
     parser.add_argument("--preset", default="fast")
+    parser.add_argument("--thickness-only", action="store_true", help="only what is said about wrong slice thicknesses, which is quick")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results" / "uncertainty.json")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("MedGSLib").setLevel(logging.ERROR)
     config = preset_config(options.preset, threads=options.threads)
-    cells = json.loads(options.output.read_text(encoding="utf-8"))["cells"] if options.output.exists() else []
+    stored = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    cells, thicknesses = stored.get("cells", []), stored.get("thicknesses", [])
     done = {(cell["case"], cell["every"], cell["preset"]) for cell in cells}
     for definition in (one for subset in options.subset for one in read_definitions(HERE / f"cases_{subset}.json")):
         if options.cases is not None and definition.name not in options.cases:
@@ -152,12 +183,14 @@ def main() -> None:
         if not (options.data / definition.image).exists():
             logger.warning("%s is left out, since %s is not there.", definition.name, options.data / definition.image)
             continue
-        for every in options.every:
+        thicknesses = [one for one in thicknesses if one["case"] != definition.name] + told_thickness(definition, options.data)
+        for every in [] if options.thickness_only else options.every:
             if (definition.name, every, options.preset) in done:
                 continue
             cells.append(measure(definition, every, options.data, config))
             logger.info("%s", json.dumps(cells[-1]))
-            write_json(options.output, {"level": LEVEL, "summary": summary(cells), "cells": cells})
+            write(options.output, cells, thicknesses)
+        write(options.output, cells, thicknesses)
 
 
 if __name__ == "__main__":
