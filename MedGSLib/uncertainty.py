@@ -15,7 +15,7 @@ from MedGSLib.self_check import SelfCheck, checked_part
 
 SIGNAL_SHARE = 0.5
 """Interpolation error at the distance of the acquired slices relative to that at twice the distance, where the self-check measures. Noise
-does not shrink with the distance. With both, 85 to 95 % of the errors were inside the bands in each of eleven development runs."""
+does not shrink with the distance. With both, 85 to 95 % of the errors were inside the bands in each of eleven development runs, rounded."""
 NOISE_Q90 = 1.645
 """90 % quantile of the absolute value of unit normal noise."""
 HALF_WAY = 0.9
