@@ -94,6 +94,8 @@ def prepare(
         slices = (stack.image - np.float32(window[0])) / np.float32(window[1] - window[0])
         if profile.kind != "point":
             report["profile"] |= thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), profile)
+            if report["profile"]["doubtful"]:
+                reporter.message(report["profile"]["reason"], level="warning")
         prior = _image_prior(stack, slices, factor, profile, config, reporter, checkpoints, device)
         report["image_prior"] = prior.report
     distances = None

@@ -293,7 +293,11 @@ def reconstruct_files(
         CheckpointStore(checkpoint_dir, "").remove()
     live_preview = LivePreview(out)
     result = reconstruct(stack, config, progress, checkpoint_dir, live_preview)
-    result.report["inputs"] = {"image": None if image is None else image.name, "mask": None if mask is None else mask.name}
+    result.report["inputs"] = {
+        "image": None if image is None else image.name,
+        "mask": None if mask is None else mask.name,
+        "study_date": stack.meta.get("study_date"),
+    }
     Reporter(progress).start("write", message="Writing the results.")
     write_outputs(result, out)
     live_preview.remove()

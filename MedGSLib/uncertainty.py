@@ -9,6 +9,7 @@ from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.dense import way_to_slices
 from MedGSLib.geometry import transform_points
+from MedGSLib.mesh import POSITION_ARRAY
 from MedGSLib.preparation import Preparation
 from MedGSLib.prior.thickness_check import noise_variance
 from MedGSLib.self_check import SelfCheck, checked_part
@@ -29,7 +30,6 @@ UNCHECKED_DOUBT_FACTOR = 2.6
 """Band relative to the doubt where no self-check was made; it is not calibrated and reported as such."""
 UNCHECKED_POSITION_SHARE = 0.15
 """Position uncertainty half-way between annotated slices, in slice gaps, where no self-check was made."""
-POSITION_ARRAY = "PositionUncertaintyMm"
 
 
 def image_band(doubt: NDArray[np.float32], prepared: Preparation, check: SelfCheck | None) -> NDArray[np.float32]:
