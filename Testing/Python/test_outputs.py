@@ -76,7 +76,7 @@ def test_a_mode_writes_its_files_and_nothing_else(case, tmp_path, mode, files):
     assert names(out) == files | ALWAYS
     assert json.loads((out / "report.json").read_text()) == json.loads(json.dumps(report))
     assert set(report["files"]) == files | ALWAYS - {"report.json"}
-    assert report["inputs"] == {"image": "image.nrrd", "mask": "mask.nrrd"}
+    assert report["inputs"] == {"image": "image.nrrd", "mask": "mask.nrrd", "study_date": None}
 
 
 def test_dense_files_lie_where_the_input_lies(case, tmp_path):
