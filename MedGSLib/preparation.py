@@ -92,10 +92,7 @@ def prepare(
     prior, slices = None, None
     if stack.image is not None and window is not None:
         slices = (stack.image - np.float32(window[0])) / np.float32(window[1] - window[0])
-        if profile.kind != "point":
-            report["profile"] |= thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), profile)
-            if report["profile"]["doubtful"]:
-                reporter.message(report["profile"]["reason"], level="warning")
+        profile = _believed_profile(stack, slices, profile, config, report, reporter)
         prior = _image_prior(stack, slices, factor, profile, config, reporter, checkpoints, device)
         report["image_prior"] = prior.report
     distances = None
@@ -141,6 +138,28 @@ def slice_profile(stack: SliceStack, config: ReconstructionConfig, factor: int) 
     if width * factor < THIN_PROFILE:
         return SliceProfile()
     return SliceProfile("box" if config.slice_profile == "auto" else config.slice_profile, width)
+
+
+def _believed_profile(
+    stack: SliceStack,
+    slices: NDArray[np.float32],
+    profile: SliceProfile,
+    config: ReconstructionConfig,
+    report: dict[str, Any],
+    reporter: Reporter,
+) -> SliceProfile:
+    """The assumed profile, or point samples where the slices contradict it and it was not asked for by name.
+
+    Assuming too thick a slice does damage, too thin a one little (method study, section 9). What was found goes into ``report``.
+    """
+    if profile.kind == "point":
+        return profile
+    found = thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), profile)
+    replaced = bool(found["doubtful"]) and config.slice_profile == "auto"
+    report["profile"] |= found | {"used": "point" if replaced else profile.kind}
+    if found["doubtful"]:
+        reporter.message(found["reason"] + (" It is not used." if replaced else ""), level="warning")
+    return SliceProfile() if replaced else profile
 
 
 def _parts_for_mode(stack: SliceStack, mode: str) -> SliceStack:
