@@ -181,6 +181,23 @@ def fold_for(rasterizer: Rasterizer, fold: FoldSettings) -> FoldSettings:
     return fold
 
 
+def model_header(prepared: Preparation, config: ReconstructionConfig, fold: FoldSettings) -> ModelHeader:
+    """What the Gaussians fitted to ``prepared`` mean in the patient."""
+    stack = prepared.stack
+    return ModelHeader(
+        plane_to_ras=stack.plane_to_ras.tolist(),
+        step_mm=prepared.step_mm,
+        size=prepared.targets.size,
+        acquired_mm=stack.positions_mm.tolist(),
+        window=prepared.window,
+        labels=stack.labels,
+        axis=stack.axis,
+        preset=config.preset,
+        seed=config.seed,
+        fold=fold,
+    )
+
+
 def fingerprint(stack: SliceStack, config: ReconstructionConfig) -> str:
     """Hash of inputs and recipe, by which a checkpoint is recognised as belonging to the same run."""
     digest = hashlib.sha256()
@@ -241,18 +258,7 @@ def _assemble(fitted: Fitted, config: ReconstructionConfig, check: SelfCheck | N
         exclusive = exclusive_labels(stack.occupancy)
         labels = label_map(occupancy, tuple(label.value for label in stack.labels), exclusive)
         meshes = _surfaces(fitted, occupancy, exclusive, check, reporter)
-    header = ModelHeader(
-        plane_to_ras=stack.plane_to_ras.tolist(),
-        step_mm=prepared.step_mm,
-        size=prepared.targets.size,
-        acquired_mm=stack.positions_mm.tolist(),
-        window=prepared.window,
-        labels=stack.labels,
-        axis=stack.axis,
-        preset=config.preset,
-        seed=config.seed,
-        fold=fitted.gaussians.settings,
-    )
+    header = model_header(prepared, config, fitted.gaussians.settings)
     report = describe(prepared, config, fitted.fit_report, fitted.backend, fitted.rendered, meshes, check)
     return Reconstruction(stack, prepared.grid, fitted.gaussians, header, image, occupancy, labels, uncertainty, meshes, report)
 

@@ -15,11 +15,10 @@ from MedGSLib.frame_workflow.dataset import read_dataset
 from MedGSLib.frame_workflow.model_folder import ModelFolder
 from MedGSLib.frame_workflow.watch import TrainingWatch
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
-from MedGSLib.model_file import ModelHeader
 from MedGSLib.preparation import Preparation, prepare
 from MedGSLib.progress import ProgressCallback, Reporter
 from MedGSLib.raster import choose_rasterizer
-from MedGSLib.reconstruct import fold_for
+from MedGSLib.reconstruct import fold_for, model_header
 from MedGSLib.start import start_gaussians
 from MedGSLib.training.fit import ALL_PARAMETERS, fit
 from MedGSLib.volume import SliceStack
@@ -63,7 +62,7 @@ def train(
     reporter.start("prior", message=reason)
     prepared = prepare(stack, config, reporter, window=None if start is None else start.header.window)
     gaussians = _first_gaussians(prepared, fold_for(rasterizer, config.fold), start, options)
-    header = _header(prepared, config, gaussians.settings)
+    header = model_header(prepared, config, gaussians.settings)
     folder = ModelFolder(output)
     folder.write_settings(_settings(source, stack, prepared, config))
     resume = None if start is None or options.mask_only or start.heads != _heads(prepared) else start.resume
@@ -134,22 +133,6 @@ def _first_gaussians(prepared: Preparation, fold: FoldSettings, start: Start | N
 def _heads(prepared: Preparation) -> tuple[bool, int]:
     """Whether there is an image head, and the number of mask heads."""
     return prepared.targets.has_image, len(prepared.stack.labels)
-
-
-def _header(prepared: Preparation, config: ReconstructionConfig, fold: FoldSettings) -> ModelHeader:
-    stack = prepared.stack
-    return ModelHeader(
-        plane_to_ras=stack.plane_to_ras.tolist(),
-        step_mm=prepared.step_mm,
-        size=prepared.targets.size,
-        acquired_mm=stack.positions_mm.tolist(),
-        window=prepared.window,
-        labels=stack.labels,
-        axis=stack.axis,
-        preset=config.preset,
-        seed=config.seed,
-        fold=fold,
-    )
 
 
 def _settings(source: Path, stack: SliceStack, prepared: Preparation, config: ReconstructionConfig) -> dict[str, Any]:
