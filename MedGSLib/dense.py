@@ -9,8 +9,10 @@ from MedGSLib.preparation import Preparation
 from MedGSLib.prior.mask_distance import soft_occupancy
 from MedGSLib.prior.thick import back_project
 
-PRIOR_SHARE = 0.5
-"""Share of the prior in the image between acquired slices; the mean of both beats either almost everywhere (method study, section 1)."""
+LARGEST_GAUSSIAN_SHARE = 0.5
+"""Of the image between acquired slices; the mean of Gaussians and prior beats either where the prior is uncertain (method study, 1)."""
+DEVIATION_PENALTY = 5.0
+"""How fast that share falls where Gaussians stray further from the prior than its own views do; chosen on the development set."""
 MASK_PRIOR_SHARE = 0.5
 """Share of the in-between masks in the occupancy: the mean has the Dice of the better of both, and most of the Gaussians' smoothness."""
 BACK_PROJECTIONS = 10
@@ -19,14 +21,28 @@ SHARED_VOXELS = 0.05
 
 
 def dense_image(rendered: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:
-    """The normalised image (T, H, W) on the output grid: mean of Gaussians and prior, true to the acquired slices.
+    """The normalised image (T, H, W) on the output grid: Gaussians and prior mixed, true to the acquired slices.
 
     :param rendered: (T, H, W), the image head on the output grid.
     """
     assert prepared.prior is not None and prepared.slices is not None
-    share = 0.0 if prepared.prior.report["method"] == "none" else PRIOR_SHARE
-    image = (1.0 - share) * rendered + share * on_grid(prepared.prior.image, prepared)
-    return true_to_slices(image, prepared)
+    if prepared.prior.report["method"] == "none":
+        return true_to_slices(rendered, prepared)
+    prior = on_grid(prepared.prior.image, prepared)
+    share = gaussian_share(rendered - prior, on_grid(prepared.prior.disagreement, prepared))
+    return true_to_slices(prior + share * (rendered - prior), prepared)
+
+
+def gaussian_share(deviation: NDArray[np.float32], disagreement: NDArray[np.float32]) -> float:
+    """Part of the Gaussians in the image: half where they stay within the prior's uncertainty, none where they only blur a certain prior.
+
+    :param deviation: of the Gaussians from the prior; :param disagreement: of the prior's views among each other, 0 on acquired points.
+    """
+    between = disagreement > 0
+    if not between.any():
+        return LARGEST_GAUSSIAN_SHARE
+    strayed = float(np.mean(np.square(deviation[between]))) / float(np.mean(np.square(disagreement[between])))
+    return LARGEST_GAUSSIAN_SHARE / (1.0 + DEVIATION_PENALTY * strayed)
 
 
 def dense_occupancy(rendered: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:

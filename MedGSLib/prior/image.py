@@ -19,6 +19,7 @@ from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, Prior
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, reconciled, train_prior
 from MedGSLib.prior.image_training import TrainedPrior, trainable
 from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.prior.smoothness import motion_certainty, structure_ratio
 from MedGSLib.prior.thick import ProfileOperator, back_project
 from MedGSLib.progress import Reporter
 
@@ -76,7 +77,7 @@ def image_prior(
     slices = np.ascontiguousarray(slices, np.float32)
     if slices.ndim != 3 or len(slices) < 1 or factor < 1:
         raise InputError("The slices in between can only be predicted for a stack of images and a factor of 1 or more.")
-    sampling = Sampling(factor, gap_over_pixel, profile)
+    sampling = Sampling(factor, gap_over_pixel, profile, structure_ratio(slices) if profile.kind == "point" else None)
     report = _opening_report(config, sampling, coordinates)
     if factor == 1 or len(slices) == 1:
         report["method"], report["reason"] = "none", "there is nothing between the slices"
@@ -114,13 +115,14 @@ def apply_prior(
 
 
 def _flow_share(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device, report: dict[str, Any]) -> float:
+    certainty = 1.0 if sampling.stack_ratio is None else motion_certainty(sampling.stack_ratio)
     if config.flow_share is not None:
-        return config.flow_share
-    judged = leave_one_out(slices, sampling, config, device)
+        return config.flow_share * certainty
+    judged = leave_one_out(slices, sampling, config, device) if certainty > 0 else None
     if judged is None:
-        return DEFAULT_FLOW_SHARE
+        return DEFAULT_FLOW_SHARE * certainty
     report.update(judged.report)
-    return judged.flow_share
+    return judged.flow_share * certainty
 
 
 def _consistent(
@@ -150,6 +152,7 @@ def _opening_report(config: PriorConfig, sampling: Sampling, coordinates: NDArra
     report: dict[str, Any] = {
         "wanted_method": config.method,
         "factor": sampling.factor,
+        "stack_smoothness": sampling.stack_ratio,
         "profile": {"kind": sampling.profile.kind, "width": sampling.profile.width},
         "channels": config.channels,
         "depth": config.depth,

@@ -13,6 +13,7 @@ from MedGSLib.prior.image_apply import predict
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig, Sampling
 from MedGSLib.prior.image_training import new_network, row_planes, train
 from MedGSLib.prior.network import Precision
+from MedGSLib.prior.smoothness import structure_ratio
 from MedGSLib.progress import Reporter
 
 Slices = NDArray[np.float32]
@@ -67,7 +68,7 @@ def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, devic
     if len(left_out) < FEWEST_LEFT_OUT:
         return None
     silent = Reporter()
-    halved = Sampling(2, (2 * sampling.gap_over_pixel[0], 2 * sampling.gap_over_pixel[1]))
+    halved = Sampling(2, (2 * sampling.gap_over_pixel[0], 2 * sampling.gap_over_pixel[1]), stack_ratio=structure_ratio(kept))
     precision = Precision(device, config.bf16)
     planes = row_planes((kept[:, None], kept[:, None]), halved, device)
     if not planes:

@@ -58,11 +58,13 @@ class Sampling:
     :ivar factor: sub-slices per gap.
     :ivar gap_over_pixel: median slice gap over pixel size along (row axis, column axis).
     :ivar profile: along the stack.
+    :ivar stack_ratio: :func:`~MedGSLib.prior.smoothness.structure_ratio` of the stack; None where rows are learnt as they are.
     """
 
     factor: int
     gap_over_pixel: tuple[float, float]
     profile: SliceProfile = SliceProfile()
+    stack_ratio: float | None = None
 
     @property
     def averaged(self) -> bool:

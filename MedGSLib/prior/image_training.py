@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d, zoom
+from scipy.ndimage import correlate1d, gaussian_filter1d, zoom
 from torch import Tensor
 
 from MedGSLib.prior.image_config import PriorConfig, Sampling
 from MedGSLib.prior.image_optimizer import RowOptimizer
 from MedGSLib.prior.network import Precision, RowNetwork
+from MedGSLib.prior.smoothness import matching_blur
 from MedGSLib.progress import Reporter
 
 Stack = NDArray[np.float32]
@@ -27,6 +28,8 @@ PATCH_COLUMNS = 64
 FEWEST_ROWS = 3
 FEWEST_COLUMNS = 8
 RESAMPLING_TOLERANCE = 0.02
+JUDGED_SLICES = 8
+"""Slices at least whose smoothness along the rows is compared with that of the stack."""
 CHARBONNIER_SQUARED = 1e-3
 EDGE_LEARNING_RATE = 2e-3
 """Of the first and last convolution and the biases."""
@@ -114,6 +117,8 @@ def trainable(shape: tuple[int, ...], sampling: Sampling) -> bool:
 def row_planes(stacks: tuple[Stack, Stack], sampling: Sampling, device: torch.device) -> list[RowPlanes]:
     """The training planes of both in-plane axes that are large enough; each axis is resampled to the sub-slice spacing.
 
+    Rows that are sharper than the stack are blurred, so that the network does not learn detail that the stack lacks.
+
     :param stacks: (S, 2 * context + 1, H, W) normalised, for rows removed along the row axis and along the column axis.
     """
     planes = []
@@ -121,10 +126,19 @@ def row_planes(stacks: tuple[Stack, Stack], sampling: Sampling, device: torch.de
         scale = sampling.factor / ratio
         if abs(scale - 1) > RESAMPLING_TOLERANCE:
             oriented = zoom(oriented, (1, 1, scale, 1), order=1)
+        if sampling.stack_ratio is not None:
+            oriented = _as_smooth_as_the_stack(oriented, sampling.factor, sampling.stack_ratio)
         candidate = RowPlanes(np.asarray(oriented, np.float32), sampling, device)
         if candidate.usable:
             planes.append(candidate)
     return planes
+
+
+def _as_smooth_as_the_stack(planes: Stack, factor: int, stack_ratio: float) -> Stack:
+    """Planes (S, C, R, X) blurred along the rows."""
+    judged = planes[:: max(1, len(planes) // JUDGED_SLICES), planes.shape[1] // 2]
+    sigma = matching_blur(np.moveaxis(judged, 1, 0), factor, stack_ratio)
+    return gaussian_filter1d(planes, sigma, axis=2) if sigma > 0 else planes
 
 
 def new_network(sampling: Sampling, config: PriorConfig, precision: Precision, context: int = 0) -> RowNetwork:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from MedGSLib.config import preset_config
-from MedGSLib.dense import boundary_field, dense_image, exclusive_labels, label_map, on_grid, true_to_slices, way_to_slices
+from MedGSLib.dense import (
+    boundary_field,
+    dense_image,
+    exclusive_labels,
+    gaussian_share,
+    label_map,
+    on_grid,
+    true_to_slices,
+    way_to_slices,
+)
 from MedGSLib.preparation import Preparation, prepare
 from MedGSLib.prior.image_config import PriorConfig
 from MedGSLib.progress import Reporter
@@ -32,6 +41,16 @@ def test_the_image_is_the_mean_of_gaussians_and_prior_between_slices():
     np.testing.assert_array_equal(image[::3], prepared.slices)
     between = np.arange(13) % 3 != 0
     np.testing.assert_allclose(image[between], (0.5 * rendered + 0.5 * prepared.prior.image)[between], atol=1e-6)
+
+
+def test_gaussians_that_only_blur_a_certain_prior_do_not_count():
+    doubt = np.full((4, 8, 8), 0.02, np.float32)
+    doubt[::2] = 0
+    within, astray = (np.full((4, 8, 8), size, np.float32) for size in (0.002, 0.1))
+    assert gaussian_share(within, doubt) == pytest.approx(0.5, abs=0.03)
+    assert gaussian_share(astray, doubt) < 0.01
+    astray[1::2] = 0.002
+    assert gaussian_share(astray, doubt) == gaussian_share(within, doubt)
 
 
 def test_without_a_prior_the_gaussians_speak_alone():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.ndimage import gaussian_filter1d
 
 from MedGSLib.baselines.images import INTERPOLATORS
 from MedGSLib.errors import Cancelled, InputError
@@ -47,6 +48,18 @@ def test_ahead_of_linear_cubic_and_flow_on_left_out_slices(brain):
     np.testing.assert_array_equal(prior.disagreement[::3], 0)
     errors = np.abs(prior.image - brain)[left_out]
     assert np.corrcoef(errors.ravel(), prior.disagreement[left_out].ravel())[0, 1] > 0.2
+
+
+def test_a_stack_of_overlapping_slices_is_not_given_detail_it_lacks(brain):
+    overlapping = gaussian_filter1d(brain, 0.9, axis=0)
+    acquired = overlapping[::2]
+    prior = image_prior(acquired, 2, (2.0, 2.0), SMALL)
+    wanted = np.arange(61) / 2
+    left_out = np.arange(61) % 2 != 0
+    scores = {name: psnr(f(acquired, np.arange(31.0), wanted)[left_out], overlapping[left_out]) for name, f in INTERPOLATORS.items()}
+    assert psnr(prior.image[left_out], overlapping[left_out]) > max(scores.values()) + 0.3
+    assert prior.report["stack_smoothness"] > 2.2
+    assert prior.report["flow_share"] == 0.0
 
 
 def test_same_seed_same_result_and_state_replaces_training():
@@ -114,7 +127,7 @@ def test_near_binary_and_noisy_images_do_not_diverge():
 
 
 def test_flow_share_is_decided_by_left_out_slices_but_stays_near_the_default():
-    slices = waves(11, 40, 40)
+    slices = waves(44, 40, 40)[::4]
     prior = image_prior(slices, 2, (2.0, 2.0), replace(TINY, flow_share=None))
     assert prior.report["left_out_slices"] == 5
     assert 0.15 < prior.report["flow_share"] < 0.45
