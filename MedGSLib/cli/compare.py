@@ -16,6 +16,7 @@ DETAILS = """a time point is one of
   MESH          a surface in patient coordinates (.vtp, .ply, .stl)
   IMAGE,MASK    a volume and its segmentation, separated by a comma
   RESULT,IMAGE  a result and the volume it came from, which helps the registration
+  IMAGE         a later volume in which nobody drew the segment: the baseline's is carried over to it
 
 example:
   medgs compare result_2023 result_2025 --dates 2023-05-02 2025-04-30 -o growth"""
@@ -30,6 +31,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("followups", nargs="+", metavar="FOLLOWUP", help="later time points")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the comparison")
     parser.add_argument("--dates", type=_date, nargs="+", metavar="YYYY-MM-DD", help="a date for each time point (default: from the files)")
+    parser.add_argument("--keep-order", action="store_true", help="BASELINE is the baseline even where another date is earlier")
     parser.add_argument("--label", type=label, action="append", metavar="N|NAME", help="segments to compare (default: all)")
     parser.add_argument(
         "--registration",
@@ -89,20 +91,30 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         labels=tuple(arguments.label or ()),
         registration=arguments.registration,
         progress=console.progress,
-        config=CompareConfig(observer_sd_mm=arguments.observer_sd, kinds=dict(arguments.kind)),
+        config=CompareConfig(observer_sd_mm=arguments.observer_sd, kinds=dict(arguments.kind), keep_order=arguments.keep_order),
     )
     console.result("\n".join([*_lines(report), f"Compared {len(texts)} time points: {arguments.output}"]), output=str(arguments.output))
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
-    """What changed in which segment, for people."""
-    lines = []
+    """How the dates were aligned, and what changed in which segment, for people."""
+    lines = [f"{_named(point)}: {point['registration']['message']}" for point in report["time_points"][1:]]
     for found in report["growth"]:
-        lines.append(f"{found['segment']}, time point {found['followup'] + 1} against the first: {found['verdict']}")
+        line = f"{found['segment']}, {_named(report['time_points'][found['followup']])}: {found['verdict']}"
+        if found["largest_significant_mm"] is not None:
+            place = ", ".join(f"{value:.0f}" for value in found["largest_significant_place_ras"])
+            line += f", at most {found['largest_significant_mm']:+.1f} mm at RAS ({place})"
+        lines.append(line)
         for change in found["changes"]:
             name = change["measure"].replace("_", " ")
-            lines.append(f"  {name:<18} {change['before']:9.2f} -> {change['after']:9.2f} {change['unit']:<4} {change['verdict']}")
+            rate = "" if change["per_year"] is None else f"  {change['per_year']:+.2f} a year"
+            values = f"{change['before']:9.2f} -> {change['after']:9.2f} {change['unit']:<4} (error +-{change['band']:.2f})"
+            lines.append(f"  {name:<18} {values} {change['verdict']}{rate}")
     return lines
+
+
+def _named(point: dict[str, Any]) -> str:
+    return str(point["date"] or point["name"])
 
 
 def _time_point_paths(text: str) -> tuple[Path, ...]:

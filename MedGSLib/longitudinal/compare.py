@@ -18,6 +18,7 @@ from MedGSLib.geometry import Matrix
 from MedGSLib.longitudinal import distance, growth
 from MedGSLib.longitudinal.growth import Change, Sampling, Trend
 from MedGSLib.longitudinal.measures import FIGURES, Measures, measure_segment
+from MedGSLib.longitudinal.propagation import propagated
 from MedGSLib.longitudinal.registration import Registration, given_registration, no_registration, read_transform
 from MedGSLib.longitudinal.registration_image import register_images, stable_anatomy
 from MedGSLib.longitudinal.registration_surface import register_surfaces
@@ -44,6 +45,7 @@ class CompareConfig:
     :ivar smoothing_mm: radius over which distances are averaged along the surface.
     :ivar observer_sd_mm: how differently a contour is drawn twice, as standard deviation; 0 leaves readers out of the band.
     :ivar kinds: ``vessel`` or ``compact`` by segment name; others are told by name and shape.
+    :ivar keep_order: take the first time point as the baseline whatever the dates say.
     """
 
     registration: str | Sequence[Matrix | Registration] = "auto"
@@ -51,6 +53,7 @@ class CompareConfig:
     smoothing_mm: float = 2.0
     observer_sd_mm: float = 0.0
     kinds: Mapping[str, str] = field(default_factory=dict)
+    keep_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class SegmentGrowth:
     """What one segment did between the baseline and one follow-up.
 
     :ivar surface: the follow-up's surface in the baseline's frame, with the point arrays named above; None where it could not be aligned.
-    :ivar outward: summary of the signed distances to the baseline; ``reverse`` the same seen from the baseline's surface.
+    :ivar outward: summary of the signed distances to the baseline; ``reverse`` the same seen from the baseline's surface; ``symmetric``
+        mean and 95th percentile of the sizes of both.
     :ivar significant_area_share: share of the surface where the distance exceeds the band.
     """
 
@@ -68,6 +72,7 @@ class SegmentGrowth:
     surface: vtkPolyData | None = None
     outward: distance.DistanceSummary | None = None
     reverse: distance.DistanceSummary | None = None
+    symmetric: dict[str, float] | None = None
     band_median_mm: float | None = None
     significant_area_share: float = 0.0
     largest_significant_mm: float | None = None
@@ -93,19 +98,21 @@ class Comparison:
 def compare(time_points: Sequence[TimePoint], config: CompareConfig | None = None, progress: ProgressCallback | None = None) -> Comparison:
     """Compare follow-ups with a baseline.
 
-    Time points are taken in the order of their dates where all have one, else as given. A follow-up whose registration was not
-    captured gets measures but no growth map.
+    Time points are taken in the order of their dates where all have one, else as given. Of a follow-up whose registration was not
+    captured there are measures but no growth map. To a follow-up without a segment the baseline's are carried over.
 
     :raises InputError: with fewer than two time points, or no segment that all of them have.
     :raises Cancelled: on request.
     """
     config = config or CompareConfig()
-    ordered = _with_common_segments(_in_order(time_points))
+    ordered = _with_common_segments(_in_order(time_points, config.keep_order))
     names = list(ordered[0].surfaces)
     reporter = Reporter(progress)
     registrations = [no_registration()]
     for index in range(1, len(ordered)):
         registrations.append(_register(ordered[0], ordered[index], names, config, index, reporter))
+        if not ordered[index].surfaces:
+            ordered[index] = propagated(ordered[0], ordered[index], registrations[index])
     reporter.start("measuring", len(ordered) * len(names))
     measures: list[dict[str, Measures]] = []
     for point in ordered:
@@ -153,22 +160,24 @@ def compare_files(
     return write_comparison(compare(points, replace(base, registration=chosen), progress), output)
 
 
-def _in_order(time_points: Sequence[TimePoint]) -> list[TimePoint]:
+def _in_order(time_points: Sequence[TimePoint], keep_order: bool) -> list[TimePoint]:
     if len(time_points) < 2:
         raise InputError("A comparison needs at least two time points.")
-    if any(point.date is None for point in time_points):
+    if keep_order or any(point.date is None for point in time_points):
         return list(time_points)
     return sorted(time_points, key=lambda point: point.date or datetime.date.min)
 
 
 def _with_common_segments(time_points: Sequence[TimePoint]) -> list[TimePoint]:
-    """The time points with the segments that all of them have; single segments are compared whatever they are called."""
-    common = [name for name in time_points[0].surfaces if all(name in point.surfaces for point in time_points)]
+    """The time points with the segments that all have that have any; single segments are compared whatever they are called."""
+    if not time_points[0].surfaces:
+        raise InputError(f"The baseline {time_points[0].name} has no segment, so there is nothing to compare with.")
+    common = [name for name in time_points[0].surfaces if all(name in point.surfaces for point in time_points if point.surfaces)]
     if common:
-        return [replace(point, surfaces={name: point.surfaces[name] for name in common}) for point in time_points]
-    if all(len(point.surfaces) == 1 for point in time_points):
+        return [replace(point, surfaces={name: point.surfaces[name] for name in common if point.surfaces}) for point in time_points]
+    if all(len(point.surfaces) <= 1 for point in time_points):
         wanted = next(iter(time_points[0].surfaces))
-        return [replace(point, surfaces={wanted: next(iter(point.surfaces.values()))}) for point in time_points]
+        return [replace(point, surfaces=dict(zip([wanted], point.surfaces.values(), strict=False))) for point in time_points]
     listed = "; ".join(f"{point.name}: {', '.join(point.surfaces)}" for point in time_points)
     raise InputError(f"The time points have no segment in common ({listed}).")
 
@@ -185,9 +194,9 @@ def _register(
     if choice == "none":
         return no_registration()
     by_image = choice == "image" or (choice == "auto" and _has_stable_anatomy(baseline, config) and _has_stable_anatomy(followup, config))
-    if by_image:
+    if by_image or not followup.surfaces:
         result = _register_by_image(baseline, followup, names, config, reporter)
-        if result.captured or choice == "image":
+        if result.captured or choice == "image" or not followup.surfaces:
             return result
         logger.warning("%s The surfaces are registered instead.", result.message)
     reporter.start("registering", message="Registering the surfaces.")
@@ -205,15 +214,16 @@ def _register_by_image(
 ) -> Registration:
     if baseline.volume is None or followup.volume is None:
         raise InputError("A registration by images needs the volume of every time point; give IMAGE,MASK or register by surfaces.")
-    centers = [triangles_of(point.surfaces[names[0]])[0] for point in (baseline, followup)]
+    wall = triangles_of(baseline.surfaces[names[0]])[0]
     shift = np.eye(4)
-    shift[:3, 3] = centers[0].mean(axis=0) - centers[1].mean(axis=0)
+    if followup.surfaces:
+        shift[:3, 3] = wall.mean(axis=0) - triangles_of(followup.surfaces[names[0]])[0].mean(axis=0)
     return register_images(
         baseline.volume,
         followup.volume,
         baseline_stable=stable_anatomy(baseline.volume, baseline.segment_mask, config.margin_mm),
         followup_stable=stable_anatomy(followup.volume, followup.segment_mask, config.margin_mm),
-        points_ras=centers[0][:: max(1, len(centers[0]) // 500)],
+        points_ras=wall[:: max(1, len(wall) // 500)],
         starts=[shift],
         reporter=reporter,
     )
@@ -247,6 +257,7 @@ def _segment_growth(
         surface=aligned,
         outward=distance.summarize(aligned, outward),
         reverse=distance.summarize(reference, reverse),
+        symmetric=distance.symmetric_summary(aligned, outward, reference, reverse),
         band_median_mm=float(np.median(band)),
         significant_area_share=float(areas[significant].sum() / areas.sum()),
         largest_significant_mm=largest,

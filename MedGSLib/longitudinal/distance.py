@@ -133,6 +133,16 @@ def summarize(surface: vtkPolyData, values: Values) -> DistanceSummary:
     )
 
 
+def symmetric_summary(first: vtkPolyData, first_values: Values, second: vtkPolyData, second_values: Values) -> dict[str, float]:
+    """Area-weighted mean and 95th percentile of the sizes (mm) of the distances between two surfaces, both directions together."""
+    sizes = np.abs(np.concatenate([first_values, second_values]))
+    areas = np.concatenate([point_areas(first), point_areas(second)])
+    order = np.argsort(sizes)
+    share = np.cumsum(areas[order]) / areas.sum()
+    p95 = sizes[order[min(int(np.searchsorted(share, 0.95)), len(order) - 1)]]
+    return {"mean": float(np.average(sizes, weights=areas)), "p95": float(p95)}
+
+
 def add_point_values(surface: vtkPolyData, name: str, values: NDArray) -> None:
     """Attach point values (N,) to a surface as float32 under ``name``."""
     array = numpy_to_vtk(np.asarray(values, dtype=np.float32), deep=True)

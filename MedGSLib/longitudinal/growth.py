@@ -117,16 +117,20 @@ def wall_sd_mm(surface: vtkPolyData, sampling: Sampling | None, observer_sd_mm: 
 
     :param observer_sd_mm: how differently the same contour is drawn, to be stated by the caller.
     """
-    array = surface.GetPointData().GetArray(POSITION_ARRAY)
-    if array is not None:
-        own = vtk_to_numpy(array).astype(np.float64) / Q90
-    else:
-        pixel = _edge_mm(surface) if sampling is None else sampling.pixel_mm
-        own = np.full(surface.GetNumberOfPoints(), PIXEL_SD * pixel)
+    own = in_plane_sd_mm(surface, sampling)
     if sampling is not None:
         points, triangles = triangles_of(surface)
         own = np.hypot(own, GAP_SD * sampling.gap_mm * (vertex_normals(points, triangles) @ np.array(sampling.normal)) ** 2)
     return np.hypot(own, observer_sd_mm)
+
+
+def in_plane_sd_mm(surface: vtkPolyData, sampling: Sampling | None) -> Values:
+    """The part (N,) of :func:`wall_sd_mm` that does not come from the slice gap."""
+    array = surface.GetPointData().GetArray(POSITION_ARRAY)
+    if array is not None:
+        return vtk_to_numpy(array).astype(np.float64) / Q90
+    pixel = _edge_mm(surface) if sampling is None else sampling.pixel_mm
+    return np.full(surface.GetNumberOfPoints(), PIXEL_SD * pixel)
 
 
 def _edge_mm(surface: vtkPolyData) -> float:

@@ -18,7 +18,9 @@ from MedGSLib.mesh import smoothed_surface
 
 logger = logging.getLogger(__name__)
 
-VESSEL_NAMES = re.compile(r"aort|aneurysm|arter|vein|vena|vessel|iliac|carotid|lumen|thromb|trunk", re.IGNORECASE)
+VESSEL_NAMES = re.compile(r"aort|aneurysm|arter|vein|vena|vessel|iliac|carotid|lumen|outer wall|trunk", re.IGNORECASE)
+COMPACT_NAMES = re.compile(r"thromb", re.IGNORECASE)
+"""A mural thrombus is a shell: a course through it is not that of the vessel."""
 TUBULAR = 1.5
 """Length over largest diameter from which an unnamed segment is measured as a vessel."""
 
@@ -76,7 +78,7 @@ def measure_segment(surface: vtkPolyData, name: str, kind: str | None = None, pl
         raise InputError(f"A segment is a vessel or compact, not '{kind}'.")
     surface = smoothed_surface(surface, SMOOTHING_ITERATIONS)
     lesion = measure_lesion(surface, plane_normal)
-    if kind == "compact":
+    if kind == "compact" or (kind is None and COMPACT_NAMES.search(name)):
         return Measures(lesion)
     if (
         kind is None

@@ -13,11 +13,23 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from MedGSLib.geometry import transform_points
 from MedGSLib.longitudinal.compare import GROWTH, SHOWN, Comparison, SegmentGrowth
-from MedGSLib.longitudinal.outputs import BAND_NOTICE, GREY, NOTICE, growth_colors
+from MedGSLib.longitudinal.distance import point_areas
+from MedGSLib.longitudinal.outputs import BAND_NOTICE, GREY, NOTICE, PROPAGATED_NOTICE, growth_colors
 from MedGSLib.metrics_surface import triangles_of
 from MedGSLib.preview import SCREEN_DPI, save_figure
 from MedGSLib.preview_surface import VIEWS, View, draw_surfaces
 from MedGSLib.volume import Label
+
+TITLES = {
+    "volume": "volume (cm³)",
+    "area": "surface (cm²)",
+    "max_diameter": "largest diameter (mm)",
+    "max_axial_diameter": "largest axial diameter (mm)",
+    "length": "length (mm)",
+    "max_3d_diameter": "largest 3-D diameter (mm)",
+    "in_plane_diameter": "longest in an image plane (mm)",
+    "in_plane_short": "short axis to it (mm)",
+}
 
 
 def write_plots(comparison: Comparison, out: Path) -> None:
@@ -50,7 +62,8 @@ def write_summary(comparison: Comparison, path: Path) -> None:
     draw_volumes(spaces["volume"], comparison)
     _draw_changes(spaces["table"], last)
     figure.suptitle(f"{name}: {_title(comparison, 0)} to {_title(comparison, last.followup)}", fontsize=13)
-    figure.supxlabel(f"{NOTICE}\n{BAND_NOTICE}", fontsize=8, color="0.35")
+    notices = [NOTICE, BAND_NOTICE] + [PROPAGATED_NOTICE] * comparison.time_points[last.followup].is_propagated
+    figure.supxlabel("\n".join(notices), fontsize=8, color="0.35")
     save_figure(figure, path)
 
 
@@ -106,7 +119,8 @@ def _finish(axes: Axes, title: str) -> None:
 
 def _title(comparison: Comparison, index: int) -> str:
     point = comparison.time_points[index]
-    return point.name if point.date is None else point.date.isoformat()
+    title = point.name if point.date is None else point.date.isoformat()
+    return f"{title} (propagated, not drawn)" if point.is_propagated else title
 
 
 def _draw_growth(spaces: list[Axes], comparison: Comparison, found: SegmentGrowth) -> None:
@@ -119,7 +133,8 @@ def _draw_growth(spaces: list[Axes], comparison: Comparison, found: SegmentGrowt
     for axes, view in zip(spaces, _views(found), strict=True):
         draw_surfaces(axes, [found.surface], [GREY], view, scalars=SHOWN, color_map=colors)
     bar = spaces[-1].figure.colorbar(colors, ax=spaces, shrink=0.7, pad=0.01)
-    bar.set_label("growth outward (mm); grey: within measurement error", fontsize=8)
+    bar.ax.axhspan(-(found.band_median_mm or 0.0), found.band_median_mm or 0.0, color=GREY)
+    bar.set_label("wall moved since the baseline (mm)\nred outward, blue inward, grey within the measurement error", fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -133,10 +148,16 @@ def _views(found: SegmentGrowth) -> list[View]:
 
 
 def _draw_histogram(axes: Axes, found: SegmentGrowth) -> None:
-    axes.set_title("distances to the baseline (mm)", fontsize=9)
+    axes.set_title("how far the wall moved", fontsize=9)
     if found.surface is not None:
-        axes.hist(vtk_to_numpy(found.surface.GetPointData().GetArray(GROWTH)), bins=60, color="0.5")
-        axes.axvspan(-(found.band_median_mm or 0.0), found.band_median_mm or 0.0, color="tab:green", alpha=0.15)
+        weights = point_areas(found.surface)
+        moved = vtk_to_numpy(found.surface.GetPointData().GetArray(GROWTH))
+        axes.hist(moved, bins=60, color="tab:blue", weights=weights / weights.sum() * 100.0)
+        band = found.band_median_mm or 0.0
+        axes.axvspan(-band, band, color=GREY, alpha=0.6, label=f"within the measurement error (± {band:.1f} mm)")
+        axes.legend(fontsize=7)
+    axes.set_xlabel("distance to the baseline, outward positive (mm)", fontsize=8)
+    axes.set_ylabel("share of the surface (%)", fontsize=8)
     axes.tick_params(labelsize=7)
 
 
@@ -144,16 +165,16 @@ def _draw_changes(axes: Axes, found: SegmentGrowth) -> None:
     axes.axis("off")
     rows = [
         (
-            change.measure.replace("_", " "),
+            TITLES[change.measure],
             f"{change.before:.1f}",
             f"{change.after:.1f}",
-            f"{change.difference:+.1f} ± {change.band:.1f} {change.unit}",
+            f"{change.difference:+.1f} ± {change.band:.1f}",
             "–" if change.per_year is None else f"{change.per_year:+.1f}",
-            "yes" if change.significant else "no",
+            "beyond error" if change.significant else "within error",
         )
         for change in found.changes
     ]
-    table: Any = axes.table(rows, colLabels=("", "before", "after", "change", "per year", "real?"), loc="upper center", cellLoc="center")
+    table: Any = axes.table(rows, colLabels=("", "before", "after", "change", "per year", "verdict"), loc="upper center", cellLoc="center")
     table.auto_set_font_size(False)
     table.set_fontsize(8)
     table.auto_set_column_width(list(range(6)))
@@ -161,7 +182,7 @@ def _draw_changes(axes: Axes, found: SegmentGrowth) -> None:
     if found.largest_significant_mm is not None and found.largest_significant_place is not None:
         place = ", ".join(f"{value:.0f}" for value in found.largest_significant_place)
         text = f"largest change of the wall {found.largest_significant_mm:+.1f} mm at RAS ({place});\n"
-        text += f"{found.significant_area_share:.0%} of the wall changed by more than the band (± {found.band_median_mm:.1f} mm)"
+        text += f"{found.significant_area_share:.0%} of the wall moved by more than the measurement error (± {found.band_median_mm:.1f} mm)"
     else:
         text = "no part of the wall moved by more than the measurement error" if found.surface is not None else "not aligned"
     axes.text(0.5, 0.04, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=8)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
-from MedGSLib.baselines.masks import interpolate_cubic
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import default_scale
 from MedGSLib.io.images import to_image
@@ -33,14 +33,19 @@ logger = logging.getLogger(__name__)
 MESH_SUFFIXES = (".vtp", ".ply", ".stl")
 REPORT_FILE = "report.json"
 DEFAULT_SEGMENT = "segment"
+PROPAGATED = "propagated"
+"""Source of surfaces that nobody drew, see :mod:`MedGSLib.longitudinal.propagation`."""
 FIELD_WIDTH_PX = 2.0
+OUTER_WALL = "outer wall"
+LUMEN, SHELL = re.compile(r"lumen", re.IGNORECASE), re.compile(r"thromb|wall", re.IGNORECASE)
+"""Where a vessel comes as lumen and as what lies around it, its outer-to-outer diameter is that of both together."""
 
 
 @dataclass(frozen=True)
 class TimePoint:
     """What is known of one date.
 
-    :ivar surfaces: closed surfaces by segment name, RAS mm.
+    :ivar surfaces: closed surfaces by segment name, RAS mm; none where nobody drew the segment.
     :ivar volume: the image for registration, or None.
     :ivar segment_mask: bool (K, J, I) on the grid of ``volume``, where the segments are; None means unknown.
     :ivar sampling: how the surfaces were sampled, or None.
@@ -54,13 +59,18 @@ class TimePoint:
     sampling: Sampling | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_propagated(self) -> bool:
+        """Whether the surfaces were carried over from the baseline, not drawn."""
+        return self.facts.get("source") == PROPAGATED
+
 
 def load_time_point(
     paths: Sequence[Path], date: datetime.date | None = None, labels: Sequence[str | int] = (), name: str = ""
 ) -> TimePoint:
-    """Load a result folder, a mesh, a volume with its mask, or a result folder with the full volume it came from.
+    """Load a result folder, a mesh, a volume with or without its mask, or a result folder with the full volume it came from.
 
-    :param paths: (folder), (mesh), (image, mask) or (folder, image).
+    :param paths: (folder), (mesh), (image), (image, mask) or (folder, image).
     :param labels: the segments to take; all when empty.
     :raises InputError: in one sentence, for whatever makes it unusable.
     """
@@ -72,20 +82,24 @@ def load_time_point(
         return TimePoint(title, {DEFAULT_SEGMENT: read_mesh(first)}, date, facts={"source": "mesh"})
     if len(paths) == 2:
         return time_point_from_stack(load_stack(first, Path(paths[1]), labels=tuple(labels) or None, margin_mm=None), date, title)
-    raise InputError(f"{first} is no time point; give a result folder with its report.json, a mesh, or an image and its mask.")
+    return time_point_without_segment(load_stack(first, None, margin_mm=None), date, title)
 
 
 def time_point_from_stack(stack: SliceStack, date: datetime.date | None = None, name: str = "") -> TimePoint:
-    """A time point from thick slices with masks: surfaces by cubic interpolation of the slices' signed distances.
+    """A time point from thick slices with masks: surfaces by monotone cubic interpolation of the slices' signed distances.
 
     :raises InputError: if the stack has no mask.
     """
     if stack.occupancy is None:
         raise InputError("A time point needs a segment, and the stack has none.")
     volume, mask = _volume_of(stack)
+    surfaces = {label.name: interpolated_surface(stack, stack.occupancy[index], label.name) for index, label in enumerate(stack.labels)}
+    if parts := wall_parts(list(surfaces)):
+        whole = stack.occupancy[[list(surfaces).index(part) for part in parts]].max(axis=0)
+        surfaces[OUTER_WALL] = interpolated_surface(stack, whole, OUTER_WALL)
     return TimePoint(
         name,
-        {label.name: interpolated_surface(stack, index) for index, label in enumerate(stack.labels)},
+        surfaces,
         date or parse_date(stack.meta.get("study_date", "")),
         volume,
         mask,
@@ -94,30 +108,48 @@ def time_point_from_stack(stack: SliceStack, date: datetime.date | None = None, 
     )
 
 
+def time_point_without_segment(stack: SliceStack, date: datetime.date | None = None, name: str = "") -> TimePoint:
+    """A date of which there is only the image, so that the baseline's segment must be carried over to it.
+
+    :raises InputError: if the slices are irregular.
+    """
+    volume, _ = _volume_of(stack)
+    if volume is None:
+        raise InputError(f"{name} has no segment and irregular slices, so no segment can be carried over to it.")
+    when = date or parse_date(stack.meta.get("study_date", ""))
+    facts = {"source": "image", "gap_mm": stack.gap_mm, "pixel_mm": max(stack.pixel_mm)}
+    return TimePoint(name, {}, when, volume, None, sampling_of(stack), facts)
+
+
+def wall_parts(names: Sequence[str]) -> list[str]:
+    """The segments that together fill a vessel's outer wall: lumen and thrombus; empty where they are not apart."""
+    parts = [name for name in names if LUMEN.search(name) or SHELL.search(name)]
+    is_split = any(LUMEN.search(name) for name in parts) and any(SHELL.search(name) for name in parts)
+    return parts if is_split and OUTER_WALL not in names else []
+
+
 def sampling_of(stack: SliceStack) -> Sampling:
     """Pixel size, gap and slice normal of a stack."""
     normal = stack.plane_to_ras[:3, 2] / np.linalg.norm(stack.plane_to_ras[:3, 2])
     return Sampling(max(stack.pixel_mm), stack.gap_mm, tuple(normal.tolist()))
 
 
-def interpolated_surface(stack: SliceStack, index: int) -> vtkPolyData:
-    """The surface of one segment of a stack of thick slices, by a cubic spline through the slices' signed distances.
+def interpolated_surface(stack: SliceStack, segment: NDArray[np.float32], name: str) -> vtkPolyData:
+    """The surface of a segment (S, H, W) of a stack of thick slices, by monotone cubics through the slices' signed distances.
 
-    An empty slice counts as at least as far outside as the nearest filled one, else the spline would overshoot between them.
+    Fritsch and Carlson 1980; a plain spline overshoots beside the sudden end of a segment, where it made a vessel of even width bulge.
     """
-    assert stack.occupancy is not None
     scale = default_scale(stack.gap_mm, stack.pixel_mm[1])
     step = stack.gap_mm / scale
     wanted = np.arange(0.0, stack.positions_mm[-1] + 0.5 * step, step)
-    occupancy = stack.occupancy[index, stack.annotated] >= 0.5
+    occupancy = segment[stack.annotated] >= 0.5
     distances = slice_signed_distances(occupancy, pixel_mm=stack.pixel_mm)
-    filled = np.flatnonzero(occupancy.any(axis=(1, 2)))
-    if len(filled) == 0:
-        raise InputError(f"The segment {stack.labels[index].name} is empty.")
-    for empty in np.setdiff1d(np.arange(len(distances)), filled):
-        nearest = filled[np.abs(filled - empty).argmin()]
-        distances[empty] = np.minimum(distances[empty], distances[nearest])
-    dense = interpolate_cubic(distances, stack.positions_mm[stack.annotated], wanted)
+    if not occupancy.any():
+        raise InputError(f"The segment {name} is empty.")
+    if len(distances) < 2:
+        raise InputError(f"The segment {name} is drawn on a single slice, which makes no surface.")
+    known = stack.positions_mm[stack.annotated]
+    dense = PchipInterpolator(known, distances, axis=0)(np.clip(wanted, known[0], known[-1]))
     return occupancy_to_mesh(0.5 + 0.5 * np.tanh(dense / FIELD_WIDTH_PX), stack.index_to_ras(step))
 
 
@@ -131,14 +163,15 @@ def parse_date(text: str) -> datetime.date | None:
 
 
 def _volume_of(stack: SliceStack) -> tuple[Volume | None, NDArray[np.bool_] | None]:
-    """The image of a regular stack as a volume, with the union of its segments; irregular stacks have none."""
-    if stack.image is None or stack.occupancy is None:
+    """The image of a regular stack as a volume, with the union of its segments where it has some; irregular stacks have no volume."""
+    if stack.image is None:
         return None, None
     gaps = np.diff(stack.positions_mm)
     if np.ptp(gaps) > 0.02 * stack.gap_mm:
         logger.warning("The slices of a time point are irregular, so it cannot be registered by its image.")
         return None, None
-    return Volume(stack.image, stack.index_to_ras(stack.gap_mm), meta=stack.meta), stack.occupancy.max(axis=0) >= 0.5
+    mask = None if stack.occupancy is None else stack.occupancy.max(axis=0) >= 0.5
+    return Volume(stack.image, stack.index_to_ras(stack.gap_mm), meta=stack.meta), mask
 
 
 def _from_result(folder: Path, image: Path | None, date: datetime.date | None, labels: Sequence[str | int], name: str) -> TimePoint:
@@ -157,6 +190,10 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
         if not segments[label]:
             # Without a self-check the field is a cautious guess; the sampling says more.
             surface.GetPointData().RemoveArray(POSITION_ARRAY)
+    if parts := wall_parts(list(surfaces)):
+        fields = [read_volume(folder / f"occupancy_{Label(0, part).file_name}.nrrd") for part in parts]
+        whole = np.minimum(np.sum([part.voxels for part in fields], axis=0, dtype=np.float32), 1.0)
+        surfaces[OUTER_WALL] = occupancy_to_mesh(whole, fields[0].ijk_to_ras)
     volume, mask = _result_volume(folder, image)
     facts = {"source": "result", "preset": report.get("preset"), "slice_thickness_mm": geometry.get("slice_thickness_mm")}
     when = date or parse_date(str((report.get("inputs") or {}).get("study_date") or ""))

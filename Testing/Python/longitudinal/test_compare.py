@@ -24,11 +24,12 @@ from MedGSLib.io.stack import build_stack
 from MedGSLib.longitudinal.compare import CompareConfig, Comparison, compare, compare_files
 from MedGSLib.longitudinal.distance import add_point_values
 from MedGSLib.longitudinal.registration import write_transform
-from MedGSLib.longitudinal.timepoints import TimePoint, load_time_point, parse_date, time_point_from_stack
+from MedGSLib.longitudinal.timepoints import OUTER_WALL, TimePoint, load_time_point, parse_date, time_point_from_stack
 from MedGSLib.mesh import POSITION_ARRAY
 from MedGSLib.metrics_surface import topology, triangles_of, volume_mm3
-from MedGSLib.phantom import AneurysmPhantom, AneurysmTruth
+from MedGSLib.phantom import Acquisition, AneurysmPhantom, AneurysmTruth, make_aneurysm
 from MedGSLib.phantom_shape import AneurysmShape
+from MedGSLib.volume import Label, Volume
 
 GROWTH_MM = 5.0
 
@@ -166,7 +167,11 @@ def test_unusable_time_points_are_refused_in_one_sentence(tmp_path: Path) -> Non
         compare([one, TimePoint("two", {"aorta": surface})], CompareConfig("magic"))
     with pytest.raises(InputError, match="needs the volume"):
         compare([one, TimePoint("two", {"aorta": surface})], CompareConfig("image"))
-    with pytest.raises(InputError, match="no time point"):
+    with pytest.raises(InputError, match="The baseline one has no segment"):
+        compare([TimePoint("one", {}), one])
+    with pytest.raises(InputError, match="both dates need their volume"):
+        compare([one, TimePoint("two", {})], CompareConfig("none"))
+    with pytest.raises(InputError, match="holds no DICOM images"):
         load_time_point([tmp_path])
 
 
@@ -175,6 +180,46 @@ def test_single_segments_are_compared_whatever_they_are_called() -> None:
     result = compare(points, CompareConfig("none"))
     assert result.segments == ("Segment_1",)
     assert list(points[1].surfaces) == ["AAA"]
+
+
+def test_the_first_stays_the_baseline_on_request() -> None:
+    surface = AneurysmTruth(AneurysmShape()).mesh(6.0)
+    points = [TimePoint(year, {"aorta": surface}, datetime.date(int(year), 1, 1)) for year in ("2025", "2023")]
+    assert [point.name for point in compare(points, CompareConfig("none")).time_points] == ["2023", "2025"]
+    assert [point.name for point in compare(points, CompareConfig("none", keep_order=True)).time_points] == ["2025", "2023"]
+
+
+def test_a_vessel_that_ends_at_once_does_not_bulge() -> None:
+    k, j, i = np.indices((12, 44, 44))
+    tube = (((i - 21.5) ** 2 + (j - 21.5) ** 2 < 15**2) & (k >= 3) & (k <= 8)).astype(np.uint8)
+    matrix = np.diag([1.0, 1.0, 5.0, 1.0])
+    stack = build_stack(Volume(tube, matrix), Volume(tube, matrix), (Label(1, "aorta"),), margin_mm=None)
+    points = triangles_of(time_point_from_stack(stack).surfaces["aorta"])[0]
+    radius = np.hypot(*(points[:, :2] - 21.5).T)
+    assert radius.max() < 15.6
+    assert radius[(points[:, 2] > 15) & (points[:, 2] < 40)].min() > 14.4
+
+
+def test_lumen_and_thrombus_make_an_outer_wall(tmp_path: Path) -> None:
+    split = make_aneurysm(acquisition=Acquisition(size=(66, 66, 26), pixel_mm=1.8, split=True, noise_hu=0.0))
+    stack = build_stack(split.image, split.labels, split.segments, margin_mm=None)
+    point = time_point_from_stack(stack)
+    assert list(point.surfaces) == ["lumen", "thrombus", OUTER_WALL]
+    result = compare([point, point], CompareConfig("none"))
+    measures = result.measures[0]
+    assert measures["thrombus"].vessel is None
+    assert measures[OUTER_WALL].vessel.max_diameter_mm == pytest.approx(split.truth.max_diameter_mm, abs=0.7)
+    assert measures["lumen"].vessel.max_diameter_mm < 0.8 * split.truth.max_diameter_mm
+    parts = measures["lumen"].lesion.volume_cm3 + measures["thrombus"].lesion.volume_cm3
+    assert measures[OUTER_WALL].lesion.volume_cm3 == pytest.approx(parts, rel=0.05)
+    for label in stack.labels:
+        field = Volume(stack.occupancy[label.value - 1].astype(np.float32), split.labels.ijk_to_ras)
+        write_image(tmp_path / f"occupancy_{label.file_name}.nrrd", field)
+        write_mesh(point.surfaces[label.name], tmp_path / f"mesh_{label.file_name}.vtp")
+    geometry = {"plane_to_ras": np.eye(4).tolist(), "pixel_mm": [1.8, 1.8], "input_gap_mm": 5.0, "slice_thickness_mm": 5.0}
+    (tmp_path / "report.json").write_text(json.dumps({"geometry": geometry, "segments": {"lumen": {}, "thrombus": {}}}))
+    whole = load_time_point([tmp_path]).surfaces[OUTER_WALL]
+    assert volume_mm3(whole) == pytest.approx(split.truth.volume_mm3, rel=0.03)
 
 
 def test_a_comparison_can_be_cancelled() -> None:
