@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.config import InputOptions, ReconstructionConfig
@@ -19,7 +20,8 @@ from MedGSLib.io.volumes import read_volume
 from MedGSLib.io.writers import segment_header
 from MedGSLib.longitudinal.vessel import measure_vessel
 from MedGSLib.metrics_surface import surface_area_mm2, triangles_of
-from MedGSLib.phantom import AneurysmPhantom, AneurysmTruth, make_aneurysm
+from MedGSLib.phantom import Acquisition, AneurysmPhantom, AneurysmTruth, make_aneurysm
+from MedGSLib.phantom_shape import AneurysmShape
 from MedGSLib.preview import DenseResult, write_demo_summary
 from MedGSLib.progress import ProgressCallback
 from MedGSLib.reconstruct import reconstruct_files
@@ -69,6 +71,19 @@ def write_inputs(phantom: AneurysmPhantom, folder: Path) -> tuple[Path, Path]:
     with atomic_write(mask) as temporary:
         write_image(temporary, phantom.labels, segment_header(phantom.segments, phantom.labels))
     return image, mask
+
+
+def write_samples(output: Path) -> list[Path]:
+    """Write the scans and segmentations of two dates, between which the patient lay down anew and the wall grew by 4 mm at one place.
+
+    :return: the written files.
+    """
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler("xyz", (2.0, -3.0, 5.0), degrees=True).as_matrix()
+    pose[:3, 3] = (5.0, -4.0, 4.0)
+    first = make_aneurysm(acquisition=Acquisition(study_date="20230502", seed=1))
+    second = make_aneurysm(AneurysmShape(growth_mm=4.0), Acquisition(study_date="20250430", seed=2, phase=0.4), pose)
+    return [path for year, scan in (("2023", first), ("2025", second)) for path in write_inputs(scan, output / year)]
 
 
 def measure(surface: vtkPolyData, truth: AneurysmTruth) -> list[Measure]:

@@ -154,12 +154,16 @@ def make_aneurysm(
 
 
 def _subsamples(acquisition: Acquisition) -> NDArray[np.float64]:
-    """Sub-sample positions (N, 3) in a voxel, in index units: 2 x 2 in plane, about every mm through the slice thickness."""
+    """Sub-sample positions (N, 3) in a voxel, in index units: 2 x 2 in plane, about every mm through the slice thickness, and the centre.
+
+    N is odd, so that no voxel is exactly half inside: where the wall runs along the pixels, such ties would all fall to one side.
+    """
     thickness = acquisition.thickness_mm or acquisition.gap_mm
     through = max(3, int(np.ceil(thickness)))
     k = ((np.arange(through) + 0.5) / through - 0.5) * thickness / acquisition.gap_mm
     in_plane = np.array([-0.25, 0.25])
-    return np.stack(np.meshgrid(in_plane, in_plane, k, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = np.stack(np.meshgrid(in_plane, in_plane, k, indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.concatenate([grid, np.zeros((1, 3))])
 
 
 def _noise(shape: tuple[int, ...], acquisition: Acquisition) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@ from MedGSLib.cli.console import Console
 from MedGSLib.cli.parser import add_command, add_fit_arguments, keep_vtk_quiet
 
 DETAILS = """written: OUT/input/ (thick CT slices and their segmentation), the files of 'medgs reconstruct' in OUT/,
-         and OUT/summary.png: input, output, true and measured diameters on one page"""
+         and OUT/summary.png: input, output, true and measured diameters on one page;
+         with --samples only OUT/2023/ and OUT/2025/, the slices of the aneurysm at two dates, to try 'medgs compare' on"""
 
 
 def add_parser(commands: Any) -> None:
@@ -19,12 +20,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("medgs-demo"), metavar="OUT", help="folder for input and results (default: medgs-demo)"
     )
+    parser.add_argument("--samples", action="store_true", help="only write scans of two dates, grown in between; reconstruct nothing")
     add_fit_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Make the case, reconstruct it, compare with the truth."""
     keep_vtk_quiet(arguments)
+    if arguments.samples:
+        from MedGSLib.demo import write_samples
+
+        written = write_samples(arguments.output)
+        console.result("\n".join(f"Written: {path}" for path in written), output=str(arguments.output))
+        return
     from MedGSLib.config import preset_config
     from MedGSLib.demo import run_demo
 

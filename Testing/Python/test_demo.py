@@ -10,6 +10,7 @@ from PIL import Image
 
 from MedGSLib.cli.main import main
 from MedGSLib.demo import measure
+from MedGSLib.io.stack import load_stack
 from MedGSLib.phantom import AneurysmTruth
 from MedGSLib.phantom_shape import AneurysmShape
 
@@ -32,3 +33,12 @@ def test_the_demo_writes_everything_and_is_close_to_the_truth(tmp_path, capsys):
     expected += ["mesh.vtp", "mesh.stl", "mesh.ply", "model.medgs", "report.json", "preview.png", "summary.png"]
     assert [name for name in expected if not (tmp_path / name).is_file()] == []
     assert min(Image.open(Path(tmp_path / "summary.png")).size) > 800
+
+
+def test_the_samples_are_two_dates(tmp_path, capsys):
+    assert main(["demo", "--samples", "-o", str(tmp_path)]) == 0
+    written = capsys.readouterr().out
+    for year in ("2023", "2025"):
+        stack = load_stack(tmp_path / year / "ct.nrrd", tmp_path / year / "aneurysm.seg.nrrd")
+        assert [label.name for label in stack.labels] == ["aneurysm"]
+        assert str(tmp_path / year / "ct.nrrd") in written
