@@ -79,12 +79,14 @@ def _seeded(config: ReconstructionConfig, seed: int) -> ReconstructionConfig:
 
 
 def _medgs(problem: Problem, config: ReconstructionConfig) -> Estimate:
+    """As a user gets it: a box of the told thickness is what ``auto`` assumes, unless the slices speak against it."""
+    kind = problem.profile.kind
     config = replace(
         config,
         mode="image" if problem.protocol in (IMAGE, THICK) else "joint",
         scale=problem.scale,
         spacing_mm=None,
-        slice_profile=problem.profile.kind,
+        slice_profile="auto" if kind == "box" else kind,
     )
     result = reconstruct(problem.stack, config)
     if result.occupancy is None:

@@ -1,11 +1,12 @@
 """Quality on left-out real slices, MedGS beside what a user could pick instead: all cases of the data folder, one table, one figure.
 
     python Testing/Benchmarks/quality.py [--data ../shared/data] [--subset test development] [--protocols image mask sparse thick]
-        [--cases NAME ...] [--rounds 1 2 3] [--minutes M] [--threads N] [-o Testing/Benchmarks/results]
+        [--cases NAME ...] [--rounds 1 2 3 4] [--minutes M] [--threads N] [-o Testing/Benchmarks/results]
 
-Round 1 measures the alternatives and ``standard`` on every problem, round 2 adds the prior alone and ``fast``, round 3 ``high``, two more
-seeds of ``standard`` and a shortened ``paper`` on the first problem of each protocol. Each cell is stored when it is done; a run that was
-stopped, or ran out of its minutes, is continued by the same command.
+Round 1 measures the alternatives and ``standard`` on every problem, round 2 ``high`` on images, round 3 the prior alone, ``fast`` and a
+shortened ``paper``, round 4 two more seeds of ``standard`` on the first n of each case, round 5 the full ``paper`` schedule on the case
+that is small enough for it. Each cell is stored when it is done; a run that was stopped, or ran out of its minutes, is continued by the
+same command.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from MedGSLib.errors import Cancelled
 from MedGSLib.evaluation.cases import SUBSETS, Case, CaseDefinition, read_definitions
 from MedGSLib.evaluation.evaluate import Task, notes, run_tasks
 from MedGSLib.evaluation.methods import Recipes
-from MedGSLib.evaluation.names import METHODS_OF, OWN, PROFILES, PROTOCOLS, THICK
+from MedGSLib.evaluation.names import IMAGE, METHODS_OF, OWN, PROFILES, PROTOCOLS, THICK
 from MedGSLib.evaluation.plots import draw
 from MedGSLib.evaluation.results import ResultStore
 from MedGSLib.evaluation.table import markdown, summarize, write_csv
@@ -31,6 +32,7 @@ from MedGSLib.progress import ProgressEvent
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[2] / "shared" / "data"
 SHORT_PAPER = {"iterations": 2000, "gaussians": 10_000}
+FULL_PAPER_CASE = "gd_centre"
 
 logger = logging.getLogger("quality")
 
@@ -49,7 +51,7 @@ class Wanted:
 
 def recipes(threads: int | None) -> Recipes:
     """The presets, and the published recipe at an affordable length."""
-    found = {name: preset_config(name, self_check=False, threads=threads) for name in ("fast", "standard", "high")}
+    found = {name: preset_config(name, self_check=False, threads=threads) for name in ("fast", "standard", "high", "paper")}
     return found | {"paper_short": preset_config("paper", self_check=False, threads=threads, **SHORT_PAPER)}
 
 
@@ -60,33 +62,35 @@ def problems(definitions: list[CaseDefinition], protocols: list[str]) -> list[Wa
         for protocol in protocols:
             for place, every in enumerate(definition.every.get(protocol, ())):
                 for later, profile in enumerate(PROFILES if protocol == THICK else ("point",)):
-                    if later < 2 or place + definition.turn == 0:
+                    if later < 2 or (later == 2 and place == 0) or place + definition.turn == 0:
                         found.append(Wanted(place + later, definition.turn, definition, protocol, every, profile))
     return sorted(found, key=lambda one: (one.place, one.turn, PROTOCOLS.index(one.protocol)))
 
 
-def methods(wanted: Wanted, stage: int, first: bool) -> Iterator[tuple[str, int]]:
-    """Methods and seeds of a round; ``first`` marks the first problem of a protocol."""
+def methods(wanted: Wanted, stage: int) -> Iterator[tuple[str, int]]:
+    """Methods and seeds of a round."""
+    right = PROFILES[wanted.profile][1] == 1.0 if wanted.protocol == THICK else True
     if stage == 1:
         yield from ((name, 0) for name in METHODS_OF[wanted.protocol] if name not in OWN)
         yield "medgs:standard", 0
-    elif stage == 2:
+    elif stage == 2 and wanted.protocol in (IMAGE, THICK) and right:
+        yield "medgs:high", 0
+    elif stage == 3 and right:
         yield from (("prior:standard", 0), ("medgs:fast", 0))
-    elif first:
-        yield from (("medgs:standard", 1), ("medgs:standard", 2), ("medgs:high", 0))
-        if wanted.protocol != THICK:
+        if wanted.protocol != THICK and wanted.place == 0:
             yield "medgs:paper_short", 0
+    elif stage == 4 and right and wanted.place == 0:
+        yield from (("medgs:standard", 1), ("medgs:standard", 2))
+    elif stage == 5 and wanted.definition.name == FULL_PAPER_CASE:
+        yield "medgs:paper", 0
 
 
 def tasks(found: list[Wanted], rounds: list[int], data: Path) -> Iterator[Task]:
     """Round by round; files are read when their turn comes."""
     loaded: dict[str, Case] = {}
     for stage in rounds:
-        seen: set[str] = set()
         for wanted in found:
-            first = wanted.protocol not in seen
-            seen.add(wanted.protocol)
-            for method, seed in methods(wanted, stage, first):
+            for method, seed in methods(wanted, stage):
                 name = wanted.definition.name
                 if name not in loaded:
                     loaded[name] = wanted.definition.load(data)
@@ -124,7 +128,7 @@ def main() -> None:
     parser.add_argument("--subset", nargs="+", choices=SUBSETS, default=["test"])
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
     parser.add_argument("--cases", nargs="+", default=None)
-    parser.add_argument("--rounds", nargs="+", type=int, choices=(1, 2, 3), default=[1, 2, 3])
+    parser.add_argument("--rounds", nargs="+", type=int, choices=(1, 2, 3, 4, 5), default=[1, 2, 3, 4])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--tables-only", action="store_true", help="only make the tables from the stored cells")
