@@ -171,4 +171,4 @@ def test_development_and_test_sets_share_neither_images_nor_segments(shared_data
     for one in (*sets["development"], *sets["test"]):
         assert set(one.every) <= set(PROTOCOLS) and (shared_data / one.image).exists()
     loaded = sets["test"][0].load(shared_data)
-    assert loaded.stack.shape == (31, 96, 96) and loaded.subset == "test"
+    assert loaded.stack.shape == (31, 160, 160) and loaded.subset == "test"
