@@ -32,6 +32,7 @@ TIE = 1e-9
 class Summary:
     """A figure of one own method against the best alternative of each row, row by row.
 
+    :ivar every: the n of the rows, None for all.
     :ivar mean_difference: own minus best alternative, over ``rows``; :ivar worst_difference: in the least favourable row.
     :ivar mean_ratio: of errors: own over alternative, of (1 - Dice) for Dice; None for PSNR and SSIM.
     :ivar behind: rows in which the best alternative is better, as text with the difference.
@@ -42,6 +43,7 @@ class Summary:
     profile: str
     method: str
     figure: str
+    every: int | None
     rows: int
     mean_difference: float
     worst_difference: float
@@ -54,6 +56,7 @@ class Summary:
         ratio = "" if self.mean_ratio is None else f", ratio {self.mean_ratio:.2f}"
         behind = "behind in none" if not self.behind else f"behind in {len(self.behind)}: {'; '.join(self.behind)}"
         where = self.protocol if self.profile == "point" else f"{self.protocol} ({self.profile})"
+        where += "" if self.every is None else f" n={self.every}"
         return (
             f"{self.subset or 'all'}, {where}, {self.figure}: {self.method} minus best alternative {self.mean_difference:+.4f} on average, "
             f"{self.worst_difference:+.4f} at worst{ratio}, {self.rows} rows, {behind}"
@@ -61,19 +64,21 @@ class Summary:
 
 
 def summarize(cells: Sequence[Cell]) -> list[Summary]:
-    """One line for each subset, protocol, profile, own method and ranked figure; seeds are averaged."""
+    """One line for each subset, protocol, profile, own method and ranked figure, over all n and for each n; seeds are averaged."""
     groups = sorted({(cell.subset, cell.protocol, cell.profile, cell.method) for cell in cells if kind_of(cell.method) in OWN})
     lines = []
     for subset, protocol, profile, method in groups:
         part = [cell for cell in cells if (cell.subset, cell.protocol, cell.profile) == (subset, protocol, profile)]
+        measured = sorted({cell.every for cell in part if cell.method == method})
         for figure in RANKED[protocol]:
-            line = _summary(part, method, figure)
-            if line is not None:
-                lines.append(line)
+            for every in (None, *(measured if len(measured) > 1 else ())):
+                line = _summary([cell for cell in part if every in (None, cell.every)], method, figure, every)
+                if line is not None:
+                    lines.append(line)
     return lines
 
 
-def _summary(cells: Sequence[Cell], method: str, figure: str) -> Summary | None:
+def _summary(cells: Sequence[Cell], method: str, figure: str, every: int | None) -> Summary | None:
     sign = 1.0 if BETTER_HIGH[figure] else -1.0
     differences, ratios, behind = [], [], []
     for row in dict.fromkeys(cell.row for cell in cells):
@@ -87,20 +92,40 @@ def _summary(cells: Sequence[Cell], method: str, figure: str) -> Summary | None:
     if not differences:
         return None
     first = cells[0]
-    worst = min(differences, key=lambda value: sign * value)
-    ratio = float(np.mean(ratios)) if figure not in ("psnr_db", "ssim") else None
     return Summary(
-        first.subset,
-        first.protocol,
-        first.profile,
-        method,
-        figure,
-        len(differences),
-        float(np.mean(differences)),
-        worst,
-        ratio,
-        tuple(behind),
+        subset=first.subset,
+        protocol=first.protocol,
+        profile=first.profile,
+        method=method,
+        figure=figure,
+        every=every,
+        rows=len(differences),
+        mean_difference=float(np.mean(differences)),
+        worst_difference=min(differences, key=lambda value: sign * value),
+        mean_ratio=float(np.mean(ratios)) if figure not in ("psnr_db", "ssim") else None,
+        behind=tuple(behind),
     )
+
+
+def summary_table(lines: Sequence[Summary]) -> str:
+    """The summary for a README, figure by figure."""
+    head = ("protocol", "n", "method", "figure", "problems", "mean lead", "least lead", "error ratio", "behind in")
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for line in lines:
+        sign = 1.0 if BETTER_HIGH[line.figure] else -1.0
+        entries = (
+            line.protocol if line.profile == "point" else f"{line.protocol} ({line.profile})",
+            "all" if line.every is None else str(line.every),
+            line.method,
+            line.figure,
+            str(line.rows),
+            f"{sign * line.mean_difference:+.3g}",
+            f"{sign * line.worst_difference:+.3g}",
+            "" if line.mean_ratio is None else f"{line.mean_ratio:.2f}",
+            "; ".join(line.behind) or "none",
+        )
+        rows.append(f"| {' | '.join(entries)} |")
+    return "\n".join(rows)
 
 
 def compared(cells: Sequence[Cell], row: tuple[str, str, int, str], method: str, figure: str) -> tuple[float, float, str]:
@@ -153,9 +178,15 @@ def markdown(cells: Sequence[Cell], protocol: str, subset: str) -> str:
 
 
 def _entry(seeds: Sequence[Cell], protocol: str) -> str:
-    def mean(name: str) -> float:
-        return float(np.mean([cell.figure(name) for cell in seeds]))
+    """Means over seeds, and half the range of the first figure where there are several."""
+    names = ("psnr_db", "ssim") if "psnr_db" in RANKED[protocol] else ("dice_slices", "dice_volume", "chamfer_mm", "hd95_mm")
+    values = {name: [cell.figure(name) for cell in seeds] for name in names}
+    means = {name: float(np.mean(found)) for name, found in values.items()}
+    if "psnr_db" in means:
+        return f"{means['psnr_db']:.2f}{_spread(values['psnr_db'], 2)} / {means['ssim']:.3f}"
+    slices = f"{means['dice_slices']:.4f}{_spread(values['dice_slices'], 4)}"
+    return f"{slices} / {means['dice_volume']:.4f} · {means['chamfer_mm']:.2f} / {means['hd95_mm']:.2f}"
 
-    if "psnr_db" in RANKED[protocol]:
-        return f"{mean('psnr_db'):.2f} / {mean('ssim'):.3f}"
-    return f"{mean('dice_slices'):.4f} / {mean('dice_volume'):.4f} · {mean('chamfer_mm'):.2f} / {mean('hd95_mm'):.2f}"
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"±{0.5 * (max(values) - min(values)):.{digits}f}" if len(values) > 1 else ""

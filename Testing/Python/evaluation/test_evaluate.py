@@ -19,7 +19,7 @@ from MedGSLib.evaluation.methods import Estimate, applies, solve
 from MedGSLib.evaluation.names import METHODS_OF, PROTOCOLS
 from MedGSLib.evaluation.protocols import pose
 from MedGSLib.evaluation.results import ResultStore, read_cells
-from MedGSLib.evaluation.table import Summary, summarize
+from MedGSLib.evaluation.table import Summary, markdown, summarize, summary_table
 from MedGSLib.volume import Label, SliceStack
 
 TINY = {"standard": preset_config("standard", self_check=False, iterations=3, gaussians=200, threads=1)}
@@ -143,6 +143,23 @@ def test_the_summary_names_the_cells_behind(tmp_path) -> None:
     best = max(linear.figures["psnr_db"], cubic.figures["psnr_db"])
     assert psnr.mean_difference == pytest.approx(linear.figures["psnr_db"] - 2 - best) and len(psnr.behind) == 1
     assert ssim.behind == () and ssim.rows == 1
+
+
+def test_the_summary_tells_the_numbers_of_slices_apart(tmp_path) -> None:
+    evaluate(ramp(), plan(methods=("linear",), protocols=("image",), every=(2, 3)), tmp_path)
+    alternatives = read_cells(tmp_path / RESULT_FILE)
+    own = [
+        replace(cell, method="medgs:standard", figures={"psnr_db": cell.figures["psnr_db"] + cell.every, "ssim": 0.5})
+        for cell in alternatives
+    ]
+    lines = summarize([*alternatives, *own])
+    leads = {line.every: line.mean_difference for line in lines if line.figure == "psnr_db"}
+    assert leads == pytest.approx({None: 2.5, 2: 2.0, 3: 3.0})
+    table = summary_table(lines).splitlines()
+    assert len(table) == 2 + len(lines) and "| image | 3 | medgs:standard | psnr_db | 1 | +3 | +3 |  | none |" in table
+    assert "±0.50" in markdown(
+        [*own, replace(own[0], seed=1, figures={**own[0].figures, "psnr_db": own[0].figures["psnr_db"] + 1})], "image", own[0].subset
+    )
 
 
 def test_foreign_results_are_not_overwritten(tmp_path) -> None:
