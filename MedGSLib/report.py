@@ -16,6 +16,7 @@ from MedGSLib.mesh import mesh_summary
 from MedGSLib.metrics import mean_psnr
 from MedGSLib.metrics_surface import topology
 from MedGSLib.preparation import Preparation
+from MedGSLib.prior.smoothness import CERTAIN
 from MedGSLib.self_check import SelfCheck
 from MedGSLib.training.fit import FitReport
 from MedGSLib.uncertainty import measured_error_mm, position_error_mm
@@ -57,8 +58,30 @@ def describe(
         },
         "segments": {name: _segment(mesh, prepared, name, check) for name, mesh in meshes.items()},
         "self_check": None if check is None else check.as_dict(),
+        "remarks": remarks(prepared, config, check),
         "versions": versions(),
     }
+
+
+def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfCheck | None) -> list[str]:
+    """What a user should read before trusting the result, one sentence each; empty where nothing is out of the ordinary."""
+    found = []
+    profile = prepared.report["profile"]
+    if profile.get("doubtful"):
+        used = "It is not used." if profile["used"] == "point" else "It is used because it was asked for."
+        found.append(f"{profile['reason']} {used}")
+    smoothness = None if prepared.prior is None else prepared.prior.report.get("stack_smoothness")
+    if smoothness is not None and smoothness >= CERTAIN:
+        found.append("Neighbouring slices overlap or were smoothed together, so the result is as smooth along the stack as they are.")
+    if check is None:
+        if config.self_check:
+            found.append("There are too few slices to leave any out, so the result is unchecked.")
+    elif check.share < 1.0:
+        part = f"{100 * (1 - check.share):.0f} %"
+        found.append(
+            f"On left-out slices the method '{check.alternative}' did as well or better, so {part} of the image between slices is its."
+        )
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -126,5 +126,6 @@ def summary(report: dict[str, Any], output: Path) -> str:
     if methods:
         figures = ", ".join(f"{name} {methods[name]['psnr_db']:.2f} dB" for name in ("medgs", "linear") if name in methods)
         lines.append(f"{check['left_out_slices']} acquired slices left out as a check: {figures} ({check['note']})")
+    lines += report.get("remarks", [])
     done = f"Done in {seconds:.0f} s" if isinstance(seconds, (int, float)) else "Done"
     return "\n".join([*lines, f"{done}: {output} (report.json says how far to trust it, preview.png shows it)"])

@@ -82,13 +82,14 @@ def logLine(event: JobEvent) -> str:
 
 
 def summary(report: Mapping[str, Any], sentences: Sequence[str]) -> str:
-    """The result in a few lines: size of each segment, the self-check against linear interpolation, and what was measured.
+    """The result in a few lines: size of each segment, self-check against linear interpolation, remarks, what was measured.
 
     :param report: the worker's ``report.json``.
     :param sentences: on acquired and interpolated slices, and whatever else the user should know.
     """
     lines = [_segmentLine(name, values) for name, values in _mapping(report, "segments").items() if isinstance(values, Mapping)]
     lines += _selfCheckLines(_mapping(report, "self_check"))
+    lines += [str(remark) for remark in report.get("remarks") or ()]
     return "\n".join([*lines, *sentences, "Research use only, not for diagnosis."])
 
 

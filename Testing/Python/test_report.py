@@ -16,7 +16,7 @@ from MedGSLib.mesh import occupancy_to_mesh
 from MedGSLib.preparation import prepare
 from MedGSLib.prior.image_config import PriorConfig
 from MedGSLib.progress import Reporter
-from MedGSLib.report import NOTICE, describe, versions
+from MedGSLib.report import NOTICE, describe, remarks, versions
 from MedGSLib.self_check import SelfCheck
 from MedGSLib.training.fit import FitReport
 from MedGSLib.volume import Label, SliceStack
@@ -25,7 +25,10 @@ FIT = FitReport(iterations=150, resumed_from=20, loss=0.5, gaussians=99)
 MATRIX = np.diag([0.5, 2.0, 1.0, 1.0])
 
 
-def described(positions=(0.0, 3.0, 6.0, 9.0), mode: str = "joint", check: SelfCheck | None = None, shift: float = 0.0) -> dict:
+def described(
+    positions=(0.0, 3.0, 6.0, 9.0), mode: str = "joint", check: SelfCheck | None = None, shift: float = 0.0, **found: object
+) -> dict:
+    """The report of a small box; ``found`` goes into what the preparation says of the slice profile."""
     occupancy = np.zeros((1, len(positions), 12, 14), np.float32)
     occupancy[:, 1:3, 3:9, 4:10] = 1.0
     image = np.random.default_rng(0).random(occupancy.shape[1:]).astype(np.float32)
@@ -38,6 +41,7 @@ def described(positions=(0.0, 3.0, 6.0, 9.0), mode: str = "joint", check: SelfCh
     if prepared.slices is not None:
         known = prepared.grid.acquired >= 0
         rendered[prepared.grid.acquired[known], 0] = prepared.slices[known] + shift
+    prepared.report["profile"] |= found
     field = np.zeros((10, 12, 14), np.float32)
     field[3:7, 3:9, 4:10] = 1.0
     mesh = occupancy_to_mesh(field, stack.index_to_ras(1.0))
@@ -91,3 +95,22 @@ def test_a_report_is_strict_json_even_with_figures_that_do_not_exist(tmp_path):
     loaded = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert loaded["self_check"]["image"]["medgs"]["ssim"] is None
     assert not described(check=check)["segments"]["box"]["position_error_is_calibrated"]
+
+
+def test_what_is_out_of_the_ordinary_is_remarked_on():
+    assert described()["remarks"] == []
+    doubtful = described(doubtful=True, reason="The slices are thinner.", used="point")["remarks"]
+    assert doubtful == ["The slices are thinner. It is not used."]
+    wanted = described(doubtful=True, reason="The slices are thinner.", used="box")["remarks"]
+    assert "asked for" in wanted[0]
+    (blended,) = described(check=SelfCheck(5, alternative="cubic", share=0.7))["remarks"]
+    assert "'cubic'" in blended and "30 %" in blended
+
+
+def test_overlapping_slices_are_remarked_on():
+    image = np.linspace(0, 1, 6, dtype=np.float32)[:, None, None] + np.random.default_rng(0).random((1, 12, 14)).astype(np.float32)
+    stack = SliceStack(image, None, (), np.ones(6, bool), np.arange(6.0), MATRIX)
+    config = replace(preset_config("standard", scale=2, mode="image"), prior=PriorConfig(method="linear"))
+    prepared = prepare(stack, config, Reporter())
+    overlap, unchecked = remarks(prepared, config, None)
+    assert "overlap" in overlap and "unchecked" in unchecked

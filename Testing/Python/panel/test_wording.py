@@ -64,6 +64,7 @@ def test_summary_compares_with_linear_interpolation():
         "Research use only, not for diagnosis.",
     ]
     assert wording.summary({}, []) == "Research use only, not for diagnosis."
+    assert wording.summary({"remarks": ["The slices overlap."]}, []).startswith("The slices overlap.\n")
 
 
 def test_estimates_come_from_runs_on_this_computer():
