@@ -184,8 +184,8 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"The report of the result folder {folder} cannot be read, so it cannot be compared.") from error
     surfaces = {label: read_mesh(path) for label, path in _mesh_paths(folder, list(segments)).items() if not labels or label in labels}
-    if not surfaces:
-        raise InputError(f"The result folder {folder} has none of the wanted segments; it has {', '.join(segments) or 'no segment'}.")
+    if not surfaces and segments:
+        raise InputError(f"The result folder {folder} has none of the wanted segments; it has {', '.join(segments)}.")
     for label, surface in surfaces.items():
         if not segments[label]:
             # Without a self-check the field is a cautious guess; the sampling says more.

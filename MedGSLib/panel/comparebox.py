@@ -8,13 +8,13 @@ from typing import Any, Callable, List, Optional
 import qt
 import slicer
 
-from MedGSLib.errors import MedGSError
+from MedGSLib.errors import InputError, MedGSError
 from MedGSLib.job.launch import WorkerCommand
 from MedGSLib.panel import wording
 from MedGSLib.panel.comparing import ComparableJob, ComparisonRun, comparableJobs
-from MedGSLib.scene.comparison import ComparisonNodes
+from MedGSLib.scene.comparison import ComparisonNodes, overlay
 
-RESULT_COLUMN, DATE_COLUMN = 0, 1
+RESULT_COLUMN, DATE_COLUMN, BASELINE_COLUMN = 0, 1, 2
 
 
 class CompareBox:
@@ -45,7 +45,7 @@ class CompareBox:
         self._jobs: List[ComparableJob] = []
         self._run: Optional[ComparisonRun] = None
         self._nodes: Optional[ComparisonNodes] = None
-        ui.timePointsTable.setHorizontalHeaderLabels(["Result", "Date"])
+        ui.timePointsTable.setHorizontalHeaderLabels(["Result", "Date", "Baseline"])
         ui.compareButton.connect("clicked(bool)", self.onCompare)
         ui.jumpButton.connect("clicked(bool)", self.onJump)
         self.refresh()
@@ -62,14 +62,20 @@ class CompareBox:
         table = self._ui.timePointsTable
         table.setRowCount(len(self._jobs))
         for row, job in enumerate(self._jobs):
-            isTicked, date = before.get(job.folder, (False, job.date))
+            isTicked, date, isBaseline = before.get(job.folder, (False, job.date, False))
             tick = qt.QCheckBox(f"{job.context.outputName} ({job.folder.path.name[-4:]})")
+            if not job.context.segments:
+                tick.toolTip = "No segment was drawn here: that of the baseline is carried over to it, to find growth, not to measure it."
             tick.checked = isTicked
             tick.connect("toggled(bool)", self.onTicked)
             line = qt.QLineEdit(date)
             line.placeholderText = "2025-03-01"
             table.setCellWidget(row, RESULT_COLUMN, tick)
             table.setCellWidget(row, DATE_COLUMN, line)
+            baseline = qt.QCheckBox("")
+            baseline.toolTip = "Compare the others with this one; without a choice the earliest date is the baseline."
+            baseline.checked = isBaseline
+            table.setCellWidget(row, BASELINE_COLUMN, baseline)
         table.resizeColumnsToContents()
         self.onTicked()
 
@@ -78,7 +84,7 @@ class CompareBox:
         ticked = [row for row in range(len(self._jobs)) if self._row(row)[0]]
         self._ui.compareButton.text = "Cancel" if self.isBusy else "Compare"
         self._ui.compareButton.enabled = self.isBusy or len(ticked) >= 2
-        hint = "Compare the ticked results in the background; the earliest date is the baseline."
+        hint = "Compare the ticked results in the background with the chosen baseline, else with the earliest date."
         self._ui.compareButton.toolTip = hint if self._ui.compareButton.enabled else "Tick at least two results of one patient."
         self._ui.jumpButton.enabled = self._nodes is not None and self._nodes.growthPoint is not None
 
@@ -89,9 +95,14 @@ class CompareBox:
             self._end(self._run)
             return
         rows = [(job, *self._row(row)) for row, job in enumerate(self._jobs)]
-        ticked = [(job, date) for job, isTicked, date in rows if isTicked]
+        ticked = [(job, date, isBaseline) for job, isTicked, date, isBaseline in rows if isTicked]
+        jobs, dates = [job for job, _date, _isBaseline in ticked], [date for _job, date, _isBaseline in ticked]
+        chosen = [index for index, (_job, _date, isBaseline) in enumerate(ticked) if isBaseline]
         try:
-            run = ComparisonRun([job for job, _ in ticked], [date for _, date in ticked], self._registration(), self._root, self._command())
+            if len(chosen) > 1:
+                raise InputError("Choose one baseline only.")
+            baseline = chosen[0] if chosen else None
+            run = ComparisonRun(jobs, dates, self._registration(), self._root, self._command(), baseline)
             run.start()
         except MedGSError as error:
             self._say(str(error))
@@ -125,9 +136,9 @@ class CompareBox:
         slicer.modules.markups.logic().JumpSlicesToLocation(*place, True)
 
     def _row(self, row: int) -> Any:
-        """Whether a row is ticked, and its date."""
-        table = self._ui.timePointsTable
-        return bool(table.cellWidget(row, RESULT_COLUMN).checked), str(table.cellWidget(row, DATE_COLUMN).text).strip()
+        """Whether a row is ticked, its date, and whether it is chosen as the baseline."""
+        result, date, baseline = (self._ui.timePointsTable.cellWidget(row, column) for column in range(3))
+        return bool(result.checked), str(date.text).strip(), bool(baseline.checked)
 
     def _end(self, run: ComparisonRun) -> None:
         self._run = None
@@ -145,7 +156,7 @@ class CompareBox:
 
 
 def showSideBySide(nodes: ComparisonNodes) -> None:
-    """Two linked 3D views: the baseline on the left, the growth maps on the right."""
+    """Two linked 3D views: the baseline on the left, the growth maps on the right with the baseline see-through over them."""
     layoutManager = slicer.app.layoutManager()
     if layoutManager is None:
         return
@@ -157,3 +168,5 @@ def showSideBySide(nodes: ComparisonNodes) -> None:
         view.SetLinkedControl(True)
         for model in models:
             model.GetDisplayNode().AddViewNodeID(view.GetID())
+    for model in nodes.baseline:
+        overlay(model, views[1].GetID())

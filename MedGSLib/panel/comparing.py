@@ -24,7 +24,7 @@ CONSOLE_FILE = "console.log"
 
 @dataclass(frozen=True)
 class ComparableJob:
-    """A finished job with at least one segment.
+    """A finished job; to one without segments those of the baseline are carried over.
 
     :ivar date: YYYY-MM-DD, or empty where nobody knows.
     """
@@ -43,7 +43,7 @@ class ComparableJob:
 
 
 def comparableJobs(root: Path) -> List[ComparableJob]:
-    """The finished jobs under ``root`` that have segments, the oldest date first."""
+    """The finished jobs under ``root``, the oldest date first."""
     found = []
     for folder, _text in knownJobs(root):
         if folder.state() is not FolderState.FINISHED:
@@ -52,8 +52,7 @@ def comparableJobs(root: Path) -> List[ComparableJob]:
             context = SceneContext.fromDict(folder.read_request().provenance[CONTEXT_KEY])
         except (MedGSError, KeyError):
             continue
-        if context.segments:
-            found.append(ComparableJob(folder, context, isoDate(context.studyDate)))
+        found.append(ComparableJob(folder, context, isoDate(context.studyDate)))
     return sorted(found, key=lambda job: (job.date, job.folder.path.name))
 
 
@@ -78,24 +77,39 @@ class ComparisonRun:
 
     :param jobs: what is compared; taken in the order of ``dates`` where all have one.
     :param dates: YYYY-MM-DD for each, or empty texts.
+    :param baseline: which of them is the baseline; None takes the earliest.
     :ivar failure: why it failed, in a sentence and a next step.
     """
 
-    def __init__(self, jobs: Sequence[ComparableJob], dates: Sequence[str], registration: str, root: Path, command: WorkerCommand) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[ComparableJob],
+        dates: Sequence[str],
+        registration: str,
+        root: Path,
+        command: WorkerCommand,
+        baseline: Optional[int] = None,
+    ) -> None:
         if len(jobs) < 2:
             raise InputError("Tick at least two results of one patient.")
         pairs = list(zip(jobs, dates))
+        first = None if baseline is None else pairs[baseline]
         self._isDated = all(isoDate(date) for date in dates)
         if self._isDated:
             pairs.sort(key=lambda pair: isoDate(pair[1]))
         elif any(dates):
             raise InputError("Give a date like 2025-03-01 for every ticked result, or for none.")
+        if first is not None:
+            pairs.sort(key=lambda pair: pair is not first)
         self.jobs = [job for job, _date in pairs]
+        if not self.jobs[0].context.segments:
+            raise InputError(f"{self.jobs[0].context.outputName} has no segment, so it cannot be the baseline.")
         self.failure = ""
         self.last: Optional[JobEvent] = None
         self.output = root.parent / "comparisons" / time.strftime("compare-%Y%m%d-%H%M%S")
         self._root = root
         self._arguments = [job.arguments for job in self.jobs] + ["--registration", registration, "-o", str(self.output), "--json-events"]
+        self._arguments += ["--keep-order"]
         if self._isDated:
             self._arguments += ["--dates", *(isoDate(date) for _job, date in pairs)]
         self._command = command

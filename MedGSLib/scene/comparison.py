@@ -28,6 +28,8 @@ COLORS = ((0.0, (0.02, 0.19, 0.58)), (0.5, (0.78, 0.78, 0.78)), (1.0, (0.62, 0.0
 """Shrinkage is blue, what lies within the measurement error grey, growth red."""
 
 COLOR_COUNT = 255
+OVERLAY_OPACITY = 0.3
+FRAMES_A_SECOND = 1.0
 DAYS_A_YEAR = 365.25
 CHART_MEASURES = ("volume", "max_diameter", "max_3d_diameter")
 UNITS = {"volume": "cm3"}
@@ -66,6 +68,19 @@ def comparisonToScene(scene: slicer.vtkMRMLScene, folder: Path, contexts: Sequen
     except BaseException:
         maker.undo()
         raise
+
+
+def overlay(model: slicer.vtkMRMLModelNode, viewId: str) -> slicer.vtkMRMLModelDisplayNode:
+    """Show a model see-through in one more view, to be compared with what else is shown there.
+
+    :param viewId: of the view node.
+    """
+    display = model.GetScene().AddNewNodeByClass("vtkMRMLModelDisplayNode", f"{model.GetName()} overlay")
+    display.SetColor(*model.GetDisplayNode().GetColor())
+    display.SetOpacity(OVERLAY_OPACITY)
+    display.AddViewNodeID(viewId)
+    model.AddAndObserveDisplayNodeID(display.GetID())
+    return display
 
 
 class _Surfaces:
@@ -247,10 +262,15 @@ class _ComparisonImporter:
         return chart
 
     def _sequences(self, baseline: Sequence[slicer.vtkMRMLModelNode]) -> None:
-        """For each segment a sequence over the days, to be played as progression; needs the Sequences module and dates."""
+        """For each segment a sequence over the days, and one browser that plays them; needs the Sequences module and dates.
+
+        The model that plays is hidden at first, as it would cover the growth map.
+        """
         dates = [_date(point.get("date")) for point in self._report["time_points"]]
         if any(date is None for date in dates) or not self._maker.scene.IsNodeClassRegistered("vtkMRMLSequenceNode"):
             return
+        browser = self._maker.new("vtkMRMLSequenceBrowserNode", f"Progression {self._contexts[0].volumeName}")
+        browser.SetPlaybackRateFps(FRAMES_A_SECOND)
         for (segment, mesh), model in zip(self._surfaces.baseline.items(), baseline):
             sequence = self._maker.new("vtkMRMLSequenceNode", f"Progression of {segment}")
             sequence.SetIndexName("days")
@@ -263,6 +283,11 @@ class _ComparisonImporter:
                     item.SetName(model.GetName())
                     item.SetAndObservePolyData(surface)
                     sequence.SetDataNodeAtValue(item, str((date - dates[0]).days))
+            browser.AddSynchronizedSequenceNodeID(sequence.GetID())
+            played = self._model(mesh, f"{sequence.GetName()} (played)", segment)
+            played.SetDisplayVisibility(False)
+            played.SetAndObserveTransformNodeID(model.GetTransformNodeID())
+            browser.AddProxyNode(played, sequence, False)
 
 
 def sentences(report: Mapping[str, Any], names: Sequence[str]) -> List[str]:
@@ -274,7 +299,7 @@ def sentences(report: Mapping[str, Any], names: Sequence[str]) -> List[str]:
             line += f", at most {entry['largest_significant_mm']:+.1f} mm"
         parts = [_changeText(change) for change in entry["changes"] if change["measure"] in CHART_MEASURES]
         lines.append("; ".join([line, *parts]) + ".")
-    return [*lines, str(report.get("band", ""))]
+    return [*lines, *(str(report[notice]) for notice in ("propagation", "band") if report.get(notice))]
 
 
 def _changeText(change: Mapping[str, Any]) -> str:

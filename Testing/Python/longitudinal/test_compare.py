@@ -151,6 +151,8 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
     assert load_time_point([tmp_path]).surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is not None
     with pytest.raises(InputError, match="none of the wanted"):
         load_time_point([tmp_path], labels=["liver"])
+    (tmp_path / "report.json").write_text(json.dumps(report | {"segments": {}}))
+    assert load_time_point([tmp_path]).surfaces == {}
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(InputError, match="cannot be read"):
         load_time_point([tmp_path])

@@ -106,6 +106,36 @@ def test_half_given_dates_are_refused_and_cancel_leaves_nothing(widget, dates):
     assert dates.scene.GetNumberOfNodes() == nodes
 
 
+def test_the_baseline_can_be_chosen(widget, dates):
+    tick(widget)
+    table = widget.ui.timePointsTable
+    for row in range(2):
+        table.cellWidget(row, 2).checked = True
+    widget.ui.compareButton.click()
+    assert "one baseline only" in widget.ui.statusLabel.text and not widget.comparison.isBusy
+    table.cellWidget(0, 2).checked = False
+    widget.ui.compareButton.click()
+    run = widget.comparison._run
+    widget.ui.compareButton.click()
+    assert [job.date for job in run.jobs] == ["2025-03-01", "2024-03-01"]
+    assert run._arguments[run._arguments.index("--dates") + 1] == "2025-03-01"
+
+
+def test_a_date_without_a_segment_is_listed_but_no_baseline(widget, dates):
+    from dataclasses import replace
+
+    from MedGSLib.errors import InputError
+    from MedGSLib.panel.comparing import ComparisonRun, comparableJobs
+
+    jobs = comparableJobs(dates.folders[0].path.parent)
+    bare = replace(jobs[0], context=replace(jobs[0].context, segments=()))
+    root, command = dates.folders[0].path.parent, widget.comparison._command()
+    with pytest.raises(InputError, match="cannot be the baseline"):
+        ComparisonRun([bare, jobs[1]], [job.date for job in jobs], "auto", root, command)
+    run = ComparisonRun([bare, jobs[1]], [job.date for job in jobs], "auto", root, command, baseline=1)
+    assert run.jobs[1] is bare
+
+
 def test_irregular_stacks_go_without_their_image(dates):
     from dataclasses import replace
 

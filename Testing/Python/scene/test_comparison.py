@@ -14,7 +14,7 @@ vtk = pytest.importorskip("vtk")
 from MedGSLib.errors import InputError  # noqa: E402
 from MedGSLib.io.meshes import write_mesh  # noqa: E402
 from MedGSLib.scene import frames, segments, volumes  # noqa: E402
-from MedGSLib.scene.comparison import GROWTH_ARRAY, comparisonToScene  # noqa: E402
+from MedGSLib.scene.comparison import GROWTH_ARRAY, comparisonToScene, overlay  # noqa: E402
 from MedGSLib.scene.context import SceneContext, SegmentSource, parentContext  # noqa: E402
 
 SHIFT = np.eye(4)
@@ -140,6 +140,25 @@ def test_progression_is_a_sequence_over_days(scene, folder, contexts):
     sequence = scene.GetFirstNodeByName("Progression of aorta")
     assert [sequence.GetNthIndexValue(index) for index in range(2)] == ["0", "365"]
     assert sequence.GetNthDataNode(1).GetPolyData().GetNumberOfPoints() > 0
+    browser = scene.GetFirstNodeByName("Progression CTA 1")
+    assert browser.GetMasterSequenceNode() is sequence
+    played = browser.GetProxyNode(sequence)
+    assert played.GetName() == "Progression of aorta (played)" and not played.GetDisplayVisibility()
+
+
+def test_the_baseline_is_laid_over_the_growth_map(scene, folder, contexts):
+    model = comparisonToScene(scene, folder, contexts).baseline[0]
+    display = overlay(model, "vtkMRMLViewNode2")
+    assert model.GetNumberOfDisplayNodes() == 2 and display.GetOpacity() == pytest.approx(0.3)
+    assert display.IsDisplayableInView("vtkMRMLViewNode2") and not display.IsDisplayableInView("vtkMRMLViewNode1")
+
+
+def test_a_propagated_segment_is_named_so(scene, folder, contexts):
+    document = json.loads((folder / "comparison.json").read_text())
+    document["growth"][0]["verdict"] += " (segment propagated, not drawn)"
+    (folder / "comparison.json").write_text(json.dumps(document | {"propagation": "Nobody drew it."}))
+    lines = comparisonToScene(scene, folder, contexts).sentences
+    assert "growth (segment propagated, not drawn), at most +3.0 mm" in lines[1] and "Nobody drew it." in lines
 
 
 def test_sentences_say_what_is_beyond_the_band(scene, folder, contexts):
