@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,8 +55,8 @@ def mask_prior(
 
     Slices that are not annotated but have a real image are filled first, guided by the image (:mod:`MedGSLib.prior.mask_guided`); then
     the gaps between all known slices are filled by the learnt shape interpolator (:mod:`MedGSLib.prior.mask_shape`). Annotated slices
-    keep their own distance. Beyond the first and last annotated slice the nearest one is continued. An image that predicts left-out
-    annotated slices worse than the shape alone does not guide.
+    keep their own distance. Beyond the first and last annotated slice the nearest one is continued. The image guides with the share
+    that left-out annotated slices show to be best, and not at all where that is small.
 
     :param occupancy: (S, H, W), bool or 0..1; slices that are not annotated are ignored.
     :param annotated: bool (S,); an annotated slice may be empty.
@@ -89,7 +89,9 @@ def mask_prior(
         report |= {
             "guided_slices": int(np.count_nonzero(~annotated)) if helpful else 0,
             "guided_by": guided.method if helpful else "none",
+            "image_share": guided.share if helpful else 0.0,
             "held_out_errors": guided.errors,
+            "decision": _decision(guided, len(chosen)),
         }
     wanted = dense_coordinates(coordinates, factor)
     field_ = _between(distances, known, wanted, gap_over_pixel, between, reporter)
@@ -112,6 +114,17 @@ def _between(
     return interpolate_shape(distances, known, wanted, gap_over_pixel, reporter=reporter)
 
 
+def _decision(guided: GuidedMask, annotated: int) -> str:
+    """How the image came to guide the mask, in a sentence for the report."""
+    if not guided.errors:
+        return "The mask follows the motion of the image, because too few slices are annotated to check it by leaving some out."
+    rates = ", ".join(f"{name} {100 * error:.0f} %" for name, error in guided.errors.items())
+    basis = f"wrong pixels near the surface of {annotated - 2} annotated slices that were left out: {rates}"
+    if guided.method == "shape":
+        return f"The image does not guide the mask, because it predicts it no better than the shape alone ({basis})."
+    return f"The image guides the mask with a share of {guided.share:.2f}, the shape alone has the rest ({basis})."
+
+
 def _guided(
     image: Planes,
     annotated: NDArray[np.bool_],
@@ -132,4 +145,4 @@ def _guided(
     guided = guided_distances(windowed, annotated, np.ascontiguousarray(distances[box]), gap_over_pixel, coordinates, reporter)
     whole = interpolate_linear(distances, coordinates[annotated], coordinates)
     whole[box] = guided.distances
-    return GuidedMask(whole, guided.method, guided.errors)
+    return replace(guided, distances=whole)

@@ -9,8 +9,10 @@ import pytest
 
 from MedGSLib.config import preset_config
 from MedGSLib.dense import (
+    MASK_PRIOR_SHARE,
     boundary_field,
     dense_image,
+    dense_occupancy,
     exclusive_labels,
     gaussian_share,
     label_map,
@@ -21,7 +23,7 @@ from MedGSLib.dense import (
 from MedGSLib.preparation import Preparation, prepare
 from MedGSLib.prior.image_config import PriorConfig
 from MedGSLib.progress import Reporter
-from MedGSLib.volume import SliceStack
+from MedGSLib.volume import Label, SliceStack
 
 REGULAR = np.arange(5) * 3.0
 JITTERED = np.array([0.0, 2.8, 6.3, 9.1, 12.0])
@@ -98,6 +100,32 @@ def test_fields_at_the_targets_reach_an_irregular_grid_by_linear_interpolation()
     regular = prepared_stack()
     dense = np.zeros((13, 2, 2), np.float32)
     assert on_grid(dense, regular) is dense
+
+
+def masked_stack() -> tuple[SliceStack, Preparation]:
+    """A disc and, on one slice only, a speck of a single pixel; every third output slice is annotated."""
+    y, x = np.mgrid[:20, :24]
+    mask = np.repeat((np.hypot(y - 9, x - 9) < 6)[None], 5, axis=0)
+    mask[2, 16, 20] = True
+    labels = (Label(1, "disc", (1.0, 0.0, 0.0)),)
+    stack = SliceStack(None, mask[None].astype(np.float32), labels, np.ones(5, bool), REGULAR, np.eye(4))
+    return stack, prepare(stack, preset_config("fast", mode="mask", scale=3), Reporter())
+
+
+def test_the_result_contradicts_no_annotated_slice():
+    stack, prepared = masked_stack()
+    rendered = np.random.default_rng(2).random((13, 1, 20, 24)).astype(np.float32)
+    occupancy = dense_occupancy(rendered, prepared)
+    np.testing.assert_array_equal(occupancy[:, ::3] > 0.5, stack.occupancy >= 0.5)
+    assert occupancy[0, 6, 16, 20] > 0.5, "not even of a speck that the Gaussians smooth away"
+
+
+def test_gaussians_add_no_islands_where_the_masks_are_certain_that_there_is_nothing():
+    _, prepared = masked_stack()
+    rendered = np.ones((13, 1, 20, 24), np.float32)
+    far = prepared.distances[0] < -4
+    assert far.any() and dense_occupancy(rendered, prepared)[0][far].max() < 0.5
+    assert MASK_PRIOR_SHARE > 0.5
 
 
 def test_labels_win_where_they_are_most_likely():

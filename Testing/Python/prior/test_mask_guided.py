@@ -58,8 +58,29 @@ def test_an_image_that_shows_nothing_is_not_trusted() -> None:
     annotated = every(2)
     guided = guided_distances(noise, annotated, slice_signed_distances(mask, annotated), CUBIC)
     assert guided.errors["shape"] < guided.errors["flow"]
-    assert guided.method == "shape"
+    assert guided.method == "shape" and guided.share == 0.0
     assert left_out_dice(guided.distances, mask, annotated) > 0.9
+
+
+def test_the_share_of_the_image_is_what_left_out_slices_show_shrunk_to_caution() -> None:
+    image, mask = moving_disc(contrast=0.4)
+    shares = []
+    for step in (3, 6):
+        annotated = every(step)
+        shares.append(guided_distances(image, annotated, slice_signed_distances(mask, annotated), CUBIC).share)
+    assert 0.85 < shares[0] <= 1.0, "seven left-out slices outweigh the caution"
+    assert 0.5 < shares[1] < shares[0], "of three left-out slices less is believed"
+
+
+def test_beside_an_empty_slice_the_segment_ends_about_half_way() -> None:
+    image, mask = moving_disc(contrast=0.4)
+    mask[:4] = False
+    annotated = every(4)
+    distances = slice_signed_distances(mask, annotated)
+    ended = guided_distances(image, annotated, distances, CUBIC)
+    assert ended.method == "fused"
+    areas = (ended.distances > 0).sum(axis=(1, 2))
+    assert areas[0] == 0 and areas[1] < 0.3 * areas[4] and areas[3] > 0.7 * areas[4]
 
 
 def test_few_annotated_slices_are_carried_by_the_motion_alone() -> None:
@@ -100,7 +121,7 @@ def test_irregular_slices_are_weighted_by_their_true_distance() -> None:
 
 def test_the_result_does_not_depend_on_chance() -> None:
     image, mask = moving_disc(contrast=0.3, seed=2)
-    annotated = every(3)
+    annotated = every(6)
     distances = slice_signed_distances(mask, annotated)
     runs = [guided_distances(image, annotated, distances, CUBIC).distances for _ in range(2)]
     assert np.array_equal(*runs)
