@@ -34,6 +34,7 @@ SMOOTHING_PIXELS, SMOOTHING_MM = 2.5, (1.0, 3.0)
 REACH_SHARE, REACH_MM = 0.5, (2.0, 8.0)
 """Largest shift, as a share of the radius of the sphere of equal volume."""
 STEP_PIXELS = 0.25
+MATCHINGS = 4
 SHIFT_SD_SHARE = 0.1
 """Large shifts come out too small by about this share on the phantom of known growth."""
 LEAST_EXPLAINED = 0.4
@@ -86,17 +87,20 @@ def surface_shift(surface: vtkPolyData, baseline: Volume, followup: Volume, foll
     normals = _directions(surface, radius)
     own = _profiles(baseline, np.eye(4), points, normals, half, step)
     other = _profiles(followup, inverse(followup_to_baseline), points, normals, half + search, step)
-    other = _matched(other, own, search)
-    costs = [smoothed_values(surface, _costs(own, other, search, length), radius) for length in (half, half // 2)]
-    shifts = [_best(cost) for cost in costs]
-    at = np.clip(np.rint(shifts[0]).astype(int), 0, 2 * search)
-    placed = other[np.arange(len(points))[:, None], at[:, None] + np.arange(2 * half + 1)]
+    placed = other[:, search : search + 2 * half + 1]
+    for _ in range(MATCHINGS):
+        # What lies at the same places is not the same tissue where the segment grew, so the scale is matched again along the new places.
+        gain, offset = _matching(placed, own)
+        costs = [smoothed_values(surface, _costs(own, gain * other + offset, search, length), radius) for length in (half, half // 2)]
+        shifts = [_best(cost) for cost in costs]
+        at = np.clip(np.rint(shifts[0]).astype(int), 0, 2 * search)
+        placed = other[np.arange(len(points))[:, None], at[:, None] + np.arange(2 * half + 1)]
     shift = smoothed_values(surface, (shifts[0] - search) * step, 0.5 * radius)
     doubt = smoothed_values(surface, np.abs(shifts[0] - shifts[1]) * step / np.sqrt(2.0), radius)
     sd = np.sqrt((PIXEL_SD * pixel) ** 2 + doubt**2 + (SHIFT_SD_SHARE * shift) ** 2)
     undecided = (doubt > pixel) | (shifts[0] < 1.0) | (shifts[0] > 2 * search - 1.0)
     areas = point_areas(surface)
-    return Shift(shift[:, None] * normals, sd, _explained(own, placed), float(areas[undecided].sum() / areas.sum()))
+    return Shift(shift[:, None] * normals, sd, _explained(own, gain * placed + offset), float(areas[undecided].sum() / areas.sum()))
 
 
 def _moved(surface: vtkPolyData, shift_mm: Values, sd_mm: Values, to_followup: Matrix) -> vtkPolyData:
@@ -121,14 +125,14 @@ def _profiles(volume: Volume, to_volume: Matrix, points: Values, normals: Values
     return values.reshape(len(points), -1).astype(np.float64)
 
 
-def _matched(other: Values, own: Values, search: int) -> Values:
-    """Profiles on the baseline's intensity scale: a straight line through the quantiles of what lies at the same places."""
+def _matching(placed: Values, own: Values) -> tuple[float, float]:
+    """Gain and offset that bring the follow-up's profiles to the baseline's intensities: a straight line through their quantiles."""
     levels = np.linspace(5.0, 95.0, 19)
-    here = np.percentile(other[:, search : search + own.shape[1]], levels)
+    here = np.percentile(placed, levels)
     if np.ptp(here) <= 0.0:
-        return other
+        return 1.0, 0.0
     gain, offset = np.polyfit(here, np.percentile(own, levels), 1)
-    return gain * other + offset
+    return float(gain), float(offset)
 
 
 def _costs(own: Values, other: Values, search: int, half: int) -> Values:

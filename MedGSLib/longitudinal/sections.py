@@ -16,7 +16,7 @@ from MedGSLib.metrics_surface import triangles_of
 
 Points = NDArray[np.float64]
 
-CONTOUR_SMOOTHING_MM = 2.0
+CONTOUR_SMOOTHING_MM = 1.5
 CONTOUR_POINTS = 256
 LARGEST_SMOOTHING_SHARE = 0.02
 """Smoothing is limited to this share of a contour's length, so that small ones keep their shape."""

@@ -22,7 +22,7 @@ from MedGSLib.mesh import POSITION_ARRAY
 from MedGSLib.metrics_surface import topology, triangles_of
 from MedGSLib.phantom import AneurysmPhantom, AneurysmTruth
 from MedGSLib.phantom_shape import AneurysmShape
-from MedGSLib.volume import Volume
+from MedGSLib.volume import Label, Volume
 
 GROWTH_MM = 5.0
 
@@ -68,6 +68,18 @@ def test_brightness_and_contrast_of_the_second_scan_do_not_matter(baseline: Time
     assert np.abs(np.linalg.norm(shift.shift_mm, axis=1)).max() < 0.1
     assert shift.explained > 0.97
     assert shift.undecided == 0.0
+
+
+def test_growth_all_around_is_not_taken_for_brightness() -> None:
+    from_center = np.linalg.norm(np.indices((52, 52, 52)) - 25.5, axis=0)
+    first, second = (
+        Volume((gray + contrast / (1.0 + np.exp(1.5 * (from_center - radius)))).astype(np.float32), np.diag([-1.0, -1.0, 1.0, 1.0]))
+        for radius, gray, contrast in ((15.0, 100.0, 100.0), (17.0, 130.0, 160.0))
+    )
+    mask = Volume((from_center < 15.0).astype(np.uint8), first.ijk_to_ras)
+    ball = time_point_from_stack(build_stack(first, mask, (Label(1, "tumour"),), margin_mm=None))
+    shift = surface_shift(ball.surfaces["tumour"], first, second, np.eye(4), ball.sampling)
+    assert np.median(np.linalg.norm(shift.shift_mm, axis=1)) == pytest.approx(2.0, abs=0.2)
 
 
 def test_an_image_that_does_not_show_the_edge_is_refused(baseline: TimePoint, baseline_scan: AneurysmPhantom) -> None:
