@@ -1,10 +1,13 @@
 """Comparison of dates: growth on phantom pairs with exact truth, registration of real pairs, and speed.
 
     python Testing/Benchmarks/longitudinal.py [--parts phantom lung meningioma speed] [--gaps 5 3] [--growth 0 1 2 5] [--seeds 10]
-        [--methods marching_cubes sdf medgs] [--preset standard] [--threads N] [--data ../shared/data] [-o FILE.json]
+        [--methods marching_cubes sdf propagated medgs] [--preset standard] [--threads N] [--cache FOLDER] [--data FOLDER] [-o FILE.json]
 
 Phantom pairs are 8 mm / 6 degrees apart, of different slice phase and noise, the follow-up grown locally. ``marching_cubes`` is the
 surface of the thick masks as they are, ``sdf`` that of linearly interpolated signed distances; all methods share their pair's registration.
+``propagated`` has the ``sdf`` surface of the baseline carried over to the follow-up's image, whose mask is not used.
+``medgs`` is what a user gets, self-check included. With ``--cache``, finished reconstructions and registrations are not computed again.
+The meningioma's second scan has no segment: the tumour of the first, freed of the dura by an opening, is carried over.
 The lung landmarks have no counterparts in the follow-up, so those come from a B-spline registration of the lungs.
 """
 
@@ -13,7 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +27,25 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, binary_opening, label
 from scipy.spatial.transform import Rotation
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.baselines.masks import sdf_linear
 from MedGSLib.geometry import default_scale, flip_ras_lps, transform_points
+from MedGSLib.io.meshes import read_mesh, write_mesh
 from MedGSLib.io.stack import build_stack
 from MedGSLib.io.volumes import read_volume
 from MedGSLib.longitudinal.compare import GROWTH, CompareConfig, compare
 from MedGSLib.longitudinal.registration import Registration, disagreement_mm, no_registration
 from MedGSLib.longitudinal.registration_image import register_images, stable_anatomy
-from MedGSLib.longitudinal.timepoints import TimePoint, sampling_of, time_point_from_stack
+from MedGSLib.longitudinal.timepoints import PROPAGATED, TimePoint, sampling_of, time_point_from_stack, time_point_without_segment
 from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh
 from MedGSLib.metrics_surface import triangles_of
 from MedGSLib.phantom import Acquisition, AneurysmPhantom, AneurysmTruth, make_aneurysm
 from MedGSLib.phantom_shape import AneurysmShape
-from MedGSLib.volume import SliceStack
+from MedGSLib.volume import Label, SliceStack, Volume
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SURROUNDING_MM = 3.0
@@ -47,6 +53,8 @@ SURROUNDING_MM = 3.0
 GOOD_MATCH = 0.7
 """Correlation of the patches around a landmark and its counterpart from which the pair counts."""
 LUNG_RIM = 5
+TUMOUR_KJI = (26, 38, 40)
+METHODS = ("marching_cubes", "sdf", PROPAGATED, "medgs")
 console = Console(width=140)
 
 
@@ -79,11 +87,11 @@ def sdf(stack: SliceStack) -> vtkPolyData:
     return occupancy_to_mesh(0.5 + 0.5 * np.tanh(distances / 2.0), stack.index_to_ras(step))
 
 
-def medgs(preset: str, threads: int | None) -> Callable[[SliceStack], vtkPolyData]:
+def medgs(preset: str, mode: str, threads: int | None) -> Callable[[SliceStack], vtkPolyData]:
     from MedGSLib.config import preset_config
     from MedGSLib.reconstruct import reconstruct
 
-    config = preset_config(preset, threads=threads)
+    config = preset_config(preset, mode=mode, threads=threads)
 
     def surface(stack: SliceStack) -> vtkPolyData:
         result = reconstruct(stack, config)
@@ -94,30 +102,71 @@ def medgs(preset: str, threads: int | None) -> Callable[[SliceStack], vtkPolyDat
     return surface
 
 
+@dataclass(frozen=True)
+class Cache:
+    """Finished surfaces and registrations in a folder; without one everything is computed."""
+
+    folder: Path | None
+
+    def surface(self, key: str, make: Callable[[], vtkPolyData]) -> vtkPolyData:
+        path = None if self.folder is None else self.folder / f"{key}.vtp"
+        if path is not None and path.exists():
+            return read_mesh(path)
+        surface = make()
+        if path is not None:
+            write_mesh(surface, path)
+        return surface
+
+    def registration(self, key: str, make: Callable[[], Registration]) -> Registration:
+        path = None if self.folder is None else self.folder / f"{key}.json"
+        if path is not None and path.exists():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            return Registration(np.array(known["matrix"]), "image", known["captured"], known["residual_mm"])
+        found = make()
+        if path is not None:
+            known = {"matrix": found.matrix.tolist(), "captured": found.captured, "residual_mm": found.residual_mm}
+            path.write_text(json.dumps(known), encoding="utf-8")
+        return found
+
+
 def phantom_pairs(arguments: argparse.Namespace, store: Callable[[str, dict[str, Any]], None]) -> None:
-    methods: dict[str, Callable[[SliceStack], vtkPolyData]] = {"marching_cubes": marching_cubes, "sdf": sdf}
+    methods: dict[str, Callable[[SliceStack], vtkPolyData]] = {"marching_cubes": marching_cubes, "sdf": sdf, PROPAGATED: sdf}
     if "medgs" in arguments.methods:
-        methods["medgs"] = medgs(arguments.preset, arguments.threads)
-    for seed in range(arguments.seeds):
+        methods["medgs"] = medgs(arguments.preset, arguments.mode, arguments.threads)
+    if arguments.cache is not None:
+        arguments.cache.mkdir(parents=True, exist_ok=True)
+    recipe = arguments.preset + ("" if arguments.mode == "joint" else f"_{arguments.mode}")
+    for seed in range(arguments.first_seed, arguments.seeds):
         for gap in arguments.gaps:
             grown = [growth for growth in arguments.growth if growth == 0.0 or seed < arguments.growth_seeds]
-            _pair_series(seed, gap, grown, {name: methods[name] for name in arguments.methods}, store)
+            for row in _pair_series(seed, gap, grown, {name: methods[name] for name in arguments.methods}, recipe, Cache(arguments.cache)):
+                store("phantom", row)
 
 
-def _pair_series(seed: int, gap: float, grown: list[float], methods: dict[str, Any], store: Callable[[str, dict[str, Any]], None]) -> None:
+def _pair_series(seed: int, gap: float, grown: list[float], methods: dict[str, Any], recipe: str, cache: Cache) -> Iterator[dict[str, Any]]:
+    def surface(name: str, phantom: AneurysmPhantom, date: str) -> vtkPolyData:
+        if name != "medgs":
+            return methods[name](_cropped(phantom))
+        return cache.surface(f"{recipe}_{gap:g}mm_{seed}_{date}", lambda: methods[name](_cropped(phantom)))
+
     pose = misalignment(seed)
     before = scan(0.0, gap, 2 * seed, None, "20230101")
-    surfaces = {name: method(_cropped(before)) for name, method in methods.items()}
+    surfaces = {name: surface(name, before, "before") for name in methods}
     for growth in grown:
         after = scan(growth, gap, 2 * seed + 1, pose, "20250101")
-        registration = _registered(before, after)
+        date = f"after{growth:g}mm"
+        registration = cache.registration(f"{gap:g}mm_{seed}_{date}", partial(_registered, before, after))
         wall = transform_points(pose, triangles_of(before.truth.mesh(4.0))[0])
         error = disagreement_mm(registration.matrix, np.asarray(np.linalg.inv(pose)), wall)
-        for name, method in methods.items():
-            points = [_time_point(before, surfaces[name], "before"), _time_point(after, method(_cropped(after)), "after")]
-            row = {"method": name, "gap_mm": gap, "growth_mm": growth, "seed": seed, "registration_error_mm": error}
-            row |= {"registration_residual_mm": registration.residual_mm} | _row(points, registration, after.truth, growth)
-            store("phantom", row)
+        for name in methods:
+            if name == PROPAGATED:
+                later = time_point_without_segment(build_stack(after.image, margin_mm=None), name="after")
+            else:
+                later = _time_point(after, surface(name, after, date), "after")
+            points = [_time_point(before, surfaces[name], "before"), later]
+            row = {"method": name, "preset": recipe if name == "medgs" else None, "gap_mm": gap, "growth_mm": growth, "seed": seed}
+            row |= {"registration_error_mm": error, "registration_residual_mm": registration.residual_mm}
+            yield row | _row(points, registration, after.truth, growth)
 
 
 def _cropped(phantom: AneurysmPhantom) -> SliceStack:
@@ -135,7 +184,7 @@ def _registered(before: AneurysmPhantom, after: AneurysmPhantom) -> Registration
 
 
 def _time_point(phantom: AneurysmPhantom, surface: vtkPolyData, name: str) -> TimePoint:
-    return TimePoint(name, {"aneurysm": surface}, sampling=sampling_of(_cropped(phantom)))
+    return TimePoint(name, {"aneurysm": surface}, volume=phantom.image, sampling=sampling_of(_cropped(phantom)))
 
 
 def _row(points: list[TimePoint], registration: Registration, truth: AneurysmTruth, growth: float) -> dict[str, Any]:
@@ -230,13 +279,34 @@ def _deformed(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image) -> sitk.T
 
 
 def meningioma(arguments: argparse.Namespace, store: Callable[[str, dict[str, Any]], None]) -> None:
-    """Two scans that are aligned already: registration must not move them."""
+    """Two scans that are aligned already: registration must not move them, and the tumour's growth shows."""
     folder = arguments.data / "mr_meningioma_longitudinal_slicer"
     first, second = (read_volume(folder / f"{name}_image.nrrd") for name in ("t1", "t2"))
     found = register_images(first, second)
     corners = np.stack(np.meshgrid(*[(0.0, size - 1.0) for size in first.shape_ijk]), axis=-1).reshape(-1, 3)
     moved = disagreement_mm(found.matrix, np.eye(4), transform_points(first.ijk_to_ras, corners))
-    store("meningioma", {"moved_at_corners_mm": moved, "half_voxel_mm": 0.1922, "quality": found.quality, "message": found.message})
+    row = {"moved_at_corners_mm": moved, "half_voxel_mm": 0.1922, "quality": found.quality, "message": found.message}
+    mask = read_volume(folder / "t1_seg.nrrd")
+    baseline = time_point_from_stack(
+        build_stack(first, Volume(tumour_of(mask.voxels > 0), mask.ijk_to_ras), (Label(1, "tumour"),), margin_mm=None)
+    )
+    followup = time_point_without_segment(build_stack(second, margin_mm=None), name="t2")
+    result = compare([baseline, followup])
+    aligned, growth = result.registrations[1], result.growth[0]
+    assert growth.outward is not None
+    changes = {change.measure: change for change in growth.changes}
+    row["compare_moved_mm"] = disagreement_mm(aligned.matrix, np.eye(4), triangles_of(baseline.surfaces["tumour"])[0])
+    row |= {"distance_mm": growth.outward.as_dict(), "band_mm": growth.band_median_mm, "significant_share": growth.significant_area_share}
+    row |= {"largest_mm": growth.largest_significant_mm, "largest_place_ras": growth.largest_significant_place}
+    row |= {"changes": {name: [change.before, change.after, change.band] for name, change in changes.items()}}
+    store("meningioma", row | result.time_points[1].facts)
+
+
+def tumour_of(bright: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The piece around :data:`TUMOUR_KJI` of the threshold mask (K, J, I), cut from dura and scalp by an opening."""
+    ball = np.linalg.norm(np.indices((11, 11, 11)) - 5, axis=0) <= 5.0
+    pieces, _ = label(binary_opening(bright, ball))
+    return (pieces == pieces[TUMOUR_KJI]).astype(np.uint8)
 
 
 def speed(_: argparse.Namespace, store: Callable[[str, dict[str, Any]], None]) -> None:
@@ -247,6 +317,10 @@ def speed(_: argparse.Namespace, store: Callable[[str, dict[str, Any]], None]) -
     compare(points, CompareConfig([no_registration()]))
     row = {"triangles": [surface.GetNumberOfPolys() for surface in surfaces]}
     store("speed", row | {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu})
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"medgs {row['preset']}" if row["method"] == "medgs" else str(row["method"])
 
 
 def show(results: dict[str, list[dict[str, Any]]]) -> None:
@@ -263,8 +337,8 @@ def show(results: dict[str, list[dict[str, Any]]]) -> None:
         title="phantom pairs, mm",
     )
     rows = results.get("phantom", [])
-    for key in sorted({(row["method"], row["gap_mm"], row["growth_mm"]) for row in rows}):
-        group = [row for row in rows if (row["method"], row["gap_mm"], row["growth_mm"]) == key]
+    for key in sorted({(_name(row), row["gap_mm"], row["growth_mm"]) for row in rows}):
+        group = [row for row in rows if (_name(row), row["gap_mm"], row["growth_mm"]) == key]
         error = max(abs(row["recovered_mm"] - row["true_there_mm"]) for row in group)
         diameter = max(abs(row["diameter_mm"] - row["true_diameter_mm"]) for row in group)
         significant = sum(row["largest_significant_mm"] is not None for row in group)
@@ -287,10 +361,13 @@ def main() -> None:
     parser.add_argument("--gaps", nargs="+", type=float, default=[5.0, 3.0])
     parser.add_argument("--growth", nargs="+", type=float, default=[0.0, 1.0, 2.0, 5.0])
     parser.add_argument("--seeds", type=int, default=10, help="pairs without growth")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--growth-seeds", type=int, default=3, help="pairs of each growth above 0")
-    parser.add_argument("--methods", nargs="+", choices=("marching_cubes", "sdf", "medgs"), default=["marching_cubes", "sdf", "medgs"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--preset", default="standard")
+    parser.add_argument("--mode", choices=("joint", "mask"), default="joint", help="what MedGS is given: image and mask, or the mask alone")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps reconstructions and registrations")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
