@@ -14,8 +14,8 @@ from MedGSLib.baselines.images import linear
 from MedGSLib.errors import InputError
 from MedGSLib.prior.flow import SMALLEST_SIDE, flow_interpolate
 from MedGSLib.prior.image_apply import DensePrediction, predict
-from MedGSLib.prior.image_blend import blend_with_flow, leave_one_out
-from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
+from MedGSLib.prior.image_blend import blend_with_flow, default_flow_share, leave_one_out
+from MedGSLib.prior.image_config import PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, reconciled, train_prior
 from MedGSLib.prior.image_training import TrainedPrior, trainable
 from MedGSLib.prior.profile import SliceProfile
@@ -120,7 +120,7 @@ def _flow_share(slices: Slices, sampling: Sampling, config: PriorConfig, device:
         return config.flow_share * certainty
     judged = leave_one_out(slices, sampling, config, device) if certainty > 0 else None
     if judged is None:
-        return DEFAULT_FLOW_SHARE * certainty
+        return default_flow_share(slices.size) * certainty
     report.update(judged.report)
     return judged.flow_share * certainty
 

@@ -11,7 +11,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from MedGSLib.baselines.images import INTERPOLATORS
 from MedGSLib.errors import Cancelled, InputError
+from MedGSLib.prior.flow import SlicePair
 from MedGSLib.prior.image import ImagePrior, PriorConfig, image_prior
+from MedGSLib.prior.image_blend import BlendedMotion, default_flow_share
 from MedGSLib.progress import Reporter
 
 SMALL = PriorConfig(channels=16, depth=4, iterations=100, draft_iterations=60, flow_share=0.25)
@@ -130,8 +132,20 @@ def test_flow_share_is_decided_by_left_out_slices_but_stays_near_the_default():
     slices = waves(44, 40, 40)[::4]
     prior = image_prior(slices, 2, (2.0, 2.0), replace(TINY, flow_share=None))
     assert prior.report["left_out_slices"] == 5
-    assert 0.15 < prior.report["flow_share"] < 0.45
-    assert image_prior(slices[:4], 2, (2.0, 2.0), replace(TINY, flow_share=None)).report["flow_share"] == pytest.approx(0.25)
+    assert abs(prior.report["flow_share"] - default_flow_share(slices.size)) < 0.15
+    assert prior.report["flow_share"] != default_flow_share(slices.size)
+    few = slices[:4]
+    assert image_prior(few, 2, (2.0, 2.0), replace(TINY, flow_share=None)).report["flow_share"] == default_flow_share(few.size)
+
+
+def test_small_stacks_get_more_motion_and_large_ones_the_quick_kind():
+    assert default_flow_share(10**7) == default_flow_share(100_000) == pytest.approx(0.25)
+    assert default_flow_share(40_000) == default_flow_share(0) == pytest.approx(0.45)
+    assert 0.25 < default_flow_share(70_000) < 0.45
+    first, second = waves(2, 40, 40)
+    single = [SlicePair(first, second, method).at(0.3) for method in ("dis", "tvl1")]
+    np.testing.assert_allclose(BlendedMotion(first, second, 1000).at(0.3), np.mean(single, axis=0), atol=1e-6)
+    np.testing.assert_array_equal(BlendedMotion(first, second, 10**7).at(0.3), single[0])
 
 
 def test_progress_and_cancelling():
