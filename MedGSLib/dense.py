@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from MedGSLib.preparation import Preparation
-from MedGSLib.prior.mask_distance import soft_occupancy
+from MedGSLib.prior.mask_distance import SOFT_WIDTH_PX, soft_occupancy
 from MedGSLib.prior.thick import back_project
 
 LARGEST_GAUSSIAN_SHARE = 0.5
@@ -16,6 +17,9 @@ DEVIATION_PENALTY = 5.0
 MASK_PRIOR_SHARE = 2 / 3
 """Share of the in-between masks in the occupancy. Above a half, nothing can appear where these say there is nothing for certain; a third of
 Gaussians still makes surfaces smoother than those of signed distances (chosen on the development set)."""
+CERTAIN = float(0.5 + 0.5 * np.tanh(3.0 / SOFT_WIDTH_PX))
+"""Occupancy of the in-between masks three pixels inside; a piece that reaches it nowhere is thin."""
+THIN_MARGIN_PX = 2
 BACK_PROJECTIONS = 10
 SHARED_VOXELS = 0.05
 """Segments that share more than this part of the smaller one's voxels lie over each other on purpose."""
@@ -57,16 +61,42 @@ def dense_occupancy(rendered: NDArray[np.float32], prepared: Preparation) -> NDA
     if share == 0.0:
         return np.ascontiguousarray(occupancy)
     prior = np.stack([on_grid(soft_occupancy(distance), prepared) for distance in prepared.distances])
-    return true_to_annotations((1.0 - share) * occupancy + share * prior, prior, prepared)
+    return true_to_annotations(with_all_pieces((1.0 - share) * occupancy + share * prior, prior), prior, prepared)
+
+
+def with_all_pieces(occupancy: NDArray[np.float32], prior: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Occupancies (L, T, H, W) with those pieces of the slices of ``prior`` put back of which nothing is left, as in thin vessels."""
+    for mixed, known in zip(occupancy.reshape(-1, *occupancy.shape[2:]), prior.reshape(-1, *prior.shape[2:]), strict=True):
+        pieces, count = ndimage.label(known > 0.5)
+        if count:
+            lost = np.ones(count + 1, bool)
+            lost[pieces[mixed > 0.5]] = False
+            lost[0] = False
+            mixed[lost[pieces]] = known[lost[pieces]]
+    return occupancy
 
 
 def true_to_annotations(occupancy: NDArray[np.float32], prior: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:
-    """Occupancies (L, T, H, W) that contradict no annotated slice: where they do they become ``prior``, which has the annotation's side."""
+    """Occupancies (L, T, H, W) that contradict no annotated slice, and are those of ``prior`` round its thin pieces.
+
+    Gaussians erode these; elsewhere the annotated slices stay as smooth as their neighbours.
+    """
     rows = prepared.grid.acquired[prepared.stack.annotated]
-    rows = rows[rows >= 0]
-    against = (occupancy[:, rows] > 0.5) != (prior[:, rows] > 0.5)
-    occupancy[:, rows] = np.where(against, prior[:, rows], occupancy[:, rows])
+    for row in rows[rows >= 0]:
+        for mixed, known in zip(occupancy[:, row], prior[:, row], strict=True):
+            kept = ((mixed > 0.5) != (known > 0.5)) | _round_thin_pieces(known)
+            mixed[kept] = known[kept]
     return occupancy
+
+
+def _round_thin_pieces(occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The pieces of a slice (H, W) that are nowhere certain, and the pixels round them."""
+    pieces, count = ndimage.label(occupancy > 0.5)
+    if count == 0:
+        return pieces > 0
+    thin = ndimage.maximum(occupancy, pieces, np.arange(count + 1)) < CERTAIN
+    thin[0] = False
+    return ndimage.binary_dilation(thin[pieces], iterations=THIN_MARGIN_PX) if thin.any() else thin[pieces]
 
 
 def true_to_slices(image: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:

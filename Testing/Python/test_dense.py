@@ -19,9 +19,11 @@ from MedGSLib.dense import (
     on_grid,
     true_to_slices,
     way_to_slices,
+    with_all_pieces,
 )
 from MedGSLib.preparation import Preparation, prepare
 from MedGSLib.prior.image_config import PriorConfig
+from MedGSLib.prior.mask_distance import soft_occupancy
 from MedGSLib.progress import Reporter
 from MedGSLib.volume import Label, SliceStack
 
@@ -118,6 +120,25 @@ def test_the_result_contradicts_no_annotated_slice():
     occupancy = dense_occupancy(rendered, prepared)
     np.testing.assert_array_equal(occupancy[:, ::3] > 0.5, stack.occupancy >= 0.5)
     assert occupancy[0, 6, 16, 20] > 0.5, "not even of a speck that the Gaussians smooth away"
+
+
+def test_round_thin_pieces_of_an_annotated_slice_the_masks_alone_decide():
+    _, prepared = masked_stack()
+    occupancy = dense_occupancy(np.zeros((13, 1, 20, 24), np.float32), prepared)[0]
+    prior = soft_occupancy(prepared.distances[0])
+    round_speck = (6, slice(15, 18), slice(19, 22))
+    np.testing.assert_array_equal(occupancy[round_speck], prior[round_speck])
+    assert occupancy[6, 9, 9] == pytest.approx(MASK_PRIOR_SHARE * prior[6, 9, 9]), "the disc is thick"
+
+
+def test_a_thin_piece_that_gaussians_smooth_away_between_annotated_slices_stays():
+    prior = np.full((1, 3, 12, 12), 0.01, np.float32)
+    prior[0, :, 5, 5:7] = 0.6
+    prior[0, 1, 9, 2:9] = 0.9
+    mixed = prior * np.float32(2 / 3)
+    mixed[0, 1, 9, 2:9] = 0.7
+    kept = with_all_pieces(mixed.copy(), prior)
+    assert (kept[0, :, 5, 5:7] > 0.5).all() and np.array_equal(kept[0, 1, 9], mixed[0, 1, 9])
 
 
 def test_gaussians_add_no_islands_where_the_masks_are_certain_that_there_is_nothing():
