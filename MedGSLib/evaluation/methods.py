@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.baselines import images, masks
+from MedGSLib.baselines.poisson import poisson
 from MedGSLib.config import ReconstructionConfig
 from MedGSLib.errors import InputError
 from MedGSLib.evaluation.names import IMAGE, MASK, MEDGS, METHODS_OF, PRIOR, THICK, kind_of
@@ -138,6 +139,8 @@ def _interpolated_mask(kind: str, problem: Problem) -> Estimate:
         return _with_surface(problem, soft_occupancy(distance))
     if kind == "morphological":
         return _with_surface(problem, masks.morphological(occupancy, places, problem.wanted))
+    if kind == "poisson":
+        return _with_surface(problem, poisson(occupancy, places, problem.wanted, gap_over_pixel(stack)))
     smoothing = SMOOTHING_ITERATIONS if kind == "nearest_smooth" else 0
     return _with_surface(problem, masks.nearest(occupancy, places, problem.wanted), smoothing)
 

@@ -20,7 +20,7 @@ MEDGS, PRIOR = "medgs", "prior"
 OWN = (MEDGS, PRIOR)
 IMAGE_ALTERNATIVES = ("linear", "cubic", "sinc", "flow", "flow_dis")
 THICK_ALTERNATIVES = (*IMAGE_ALTERNATIVES, "cubic_bp", "flow_bp")
-MASK_ALTERNATIVES = ("nearest", "nearest_smooth", "sdf", "sdf_cubic", "morphological")
+MASK_ALTERNATIVES = ("nearest", "nearest_smooth", "sdf", "sdf_cubic", "morphological", "poisson")
 METHODS = (*OWN, *THICK_ALTERNATIVES, *MASK_ALTERNATIVES)
 
 METHODS_OF = {
