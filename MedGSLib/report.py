@@ -76,11 +76,14 @@ def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfChec
     if check is None:
         if config.self_check:
             found.append("There are too few slices to leave any out, so the result is unchecked.")
-    elif check.share < 1.0:
+        return found
+    if check.share < 1.0:
         part = f"{100 * (1 - check.share):.0f} %"
-        found.append(
-            f"On left-out slices the method '{check.alternative}' did as well or better, so {part} of the image between slices is its."
-        )
+        found.append(f"On left-out slices the method '{check.alternative}' did better: {part} of the image in between comes from it.")
+    for label in check.masks:
+        if check.mask_share(label) < 1.0:
+            part = f"{100 * (1 - check.mask_share(label)):.0f} %"
+            found.append(f"On left-out slices linear interpolation of the contours of {label} did better: {part} of it comes from that.")
     return found
 
 

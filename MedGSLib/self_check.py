@@ -14,7 +14,7 @@ from MedGSLib.baselines.masks import sdf_linear
 from MedGSLib.config import PRESETS, Mode, ReconstructionConfig
 from MedGSLib.metrics import dice, mean_psnr, mean_ssim
 from MedGSLib.preparation import Preparation, slice_profile
-from MedGSLib.prior.mask_distance import signed_distance_2d
+from MedGSLib.prior.mask_distance import signed_distance_2d, soft_occupancy
 from MedGSLib.progress import Reporter
 from MedGSLib.volume import SliceStack
 
@@ -23,6 +23,7 @@ FEWEST_SLICES = 5
 LARGEST_SIDE_PX = 160
 ALTERNATIVES = ("linear", "cubic", "sinc", "flow_dis")
 CONTOUR_BAND_PX = 1.0
+MASK_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 SSIM_WINDOW_PX = 11
 THICK_SCALE = 4
 """Subdivisions of the doubled gap at which slices as thick as their own gap are still told from point samples."""
@@ -50,7 +51,8 @@ class SelfCheck:
 
     :ivar left_out: number of slices that were left out.
     :ivar image: PSNR and SSIM of each method, empty without an image.
-    :ivar masks: per label, Dice of each method, and the 90 % quantile of the contour's distance from the true one in mm.
+    :ivar masks: per label, Dice of each method, ``share_of_medgs`` in the blend with linear interpolation of the contours (1 where MedGS
+        is best), and the 90 % quantile of the contour's distance from the true one in mm.
     :ivar alternative: the best alternative for the image, and ``share`` of MedGS in the blend with it (1 where MedGS is best).
     :ivar doubt_bins: doubt at the bins' upper ends; ``error_bins``: 90 % quantile of the absolute image error in each.
     """
@@ -62,6 +64,10 @@ class SelfCheck:
     share: float = 1.0
     doubt_bins: tuple[float, ...] = ()
     error_bins: tuple[float, ...] = ()
+
+    def mask_share(self, label: str) -> float:
+        """Part of MedGS in the occupancy of a segment, 1 where it was not checked."""
+        return self.masks.get(label, {}).get("share_of_medgs", 1.0)
 
     def as_dict(self) -> dict[str, Any]:
         """:return: the figures for the report."""
@@ -210,13 +216,21 @@ def _check_masks(
     figures = {}
     for number, label in enumerate(part.labels):
         truth = part.occupancy[number, left_out] >= 0.5
-        other = sdf_linear(part.occupancy[number, kept] >= 0.5, part.coordinates[kept], part.coordinates[left_out], part.pixel_mm) > 0
+        distance = sdf_linear(part.occupancy[number, kept] >= 0.5, part.coordinates[kept], part.coordinates[left_out], part.pixel_mm)
         figures[label.name] = {
             "dice_medgs": dice(occupancy[number] > 0.5, truth),
-            "dice_sdf_linear": dice(other, truth),
+            "dice_sdf_linear": dice(distance > 0, truth),
+            "share_of_medgs": _best_mask_share(occupancy[number], soft_occupancy(distance), truth),
             "contour_error_q90_mm": _contour_error(occupancy[number], truth, part.pixel_mm),
         }
     return figures
+
+
+def _best_mask_share(own: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+    """The share of ``own`` in the blend of occupancies of highest Dice, of equal ones the largest; 1 unless ``other`` alone is better."""
+    if dice(other > 0.5, truth) <= dice(own > 0.5, truth):
+        return 1.0
+    return max(MASK_SHARES, key=lambda share: dice(share * own + (1.0 - share) * other > 0.5, truth))
 
 
 def _contour_error(occupancy: NDArray[np.float32], truth: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MedGSLib.baselines.masks import sdf_linear
 from MedGSLib.config import preset_config
 from MedGSLib.metrics import dice, mean_psnr
 from MedGSLib.preparation import prepare
@@ -74,6 +75,27 @@ def test_every_other_slice_is_left_out_at_twice_the_distance():
     assert check.image["medgs"]["psnr_db"] > 90.0 and check.share == 1.0
     assert check.masks["tube"]["dice_medgs"] == 1.0 > check.masks["tube"]["dice_sdf_linear"] > 0.5
     assert check.masks["tube"]["contour_error_q90_mm"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_mask_is_blended_only_where_linear_contours_alone_do_better():
+    stack = make_stack()
+    worse = np.roll(stack.occupancy, 6, axis=-1)
+    check = self_check(stack, recipe(), Oracle(replace(stack, occupancy=worse)), Reporter())
+    figures = check.masks["tube"]
+    assert figures["dice_medgs"] < figures["dice_sdf_linear"] and check.mask_share("tube") < 0.5
+    best = self_check(stack, recipe(), Oracle(stack), Reporter())
+    assert best.mask_share("tube") == best.mask_share("unchecked") == 1.0
+
+
+def test_what_the_check_prefers_is_what_the_user_gets(monkeypatch):
+    stack = make_stack()
+    share = {"tube": {"dice_medgs": 0.5, "dice_sdf_linear": 0.9, "share_of_medgs": 0.0, "contour_error_q90_mm": 1.0}}
+    monkeypatch.setattr("MedGSLib.reconstruct.self_check", lambda *_: SelfCheck(4, masks=share))
+    result = reconstruct(stack, recipe(scale=2))
+    expected = sdf_linear(stack.occupancy[0] >= 0.5, stack.positions_mm, result.grid.positions_mm, stack.pixel_mm) > 0
+    np.testing.assert_array_equal(result.occupancy[0] > 0.5, expected)
+    np.testing.assert_array_equal(result.label_map > 0, expected)
+    assert any("contours of tube did better: 100 %" in remark for remark in result.report["remarks"])
 
 
 def test_thick_slices_are_compared_with_what_thick_slices_would_show():
