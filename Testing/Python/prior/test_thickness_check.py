@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from MedGSLib.io.stack import build_stack
+from MedGSLib.phantom import make_aneurysm
+from MedGSLib.preparation import gap_over_pixel
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.thickness_check import abruptness_excess, thickness_doubt
 
@@ -74,3 +77,13 @@ def test_what_cannot_be_tested_is_said(case):
 
 def test_one_fine_axis_is_enough():
     assert doubt(thick(texture()), 2.0, (GAP_PX, 1.0))["doubtful"]
+
+
+@pytest.mark.parametrize(("told", "doubtful"), [(1.0, False), (1.5, True)])
+def test_a_vessel_along_the_stack_changes_little_from_slice_to_slice_but_noise_does_not(told: float, doubtful: bool) -> None:
+    phantom = make_aneurysm()
+    stack = build_stack(phantom.image, phantom.labels, phantom.segments, slice_thickness_mm=phantom.image.meta["slice_thickness_mm"])
+    assert stack.image is not None and stack.slice_thickness_mm == pytest.approx(stack.gap_mm)
+    low, high = np.percentile(stack.image, (0.5, 99.5))
+    slices = ((stack.image - low) / (high - low)).astype(np.float32)
+    assert thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), SliceProfile("box", told))["doubtful"] is doubtful
