@@ -82,7 +82,7 @@ def test_one_fine_axis_is_enough():
 @pytest.mark.parametrize(("told", "doubtful"), [(1.0, False), (1.5, True)])
 def test_a_vessel_along_the_stack_changes_little_from_slice_to_slice_but_noise_does_not(told: float, doubtful: bool) -> None:
     phantom = make_aneurysm()
-    stack = build_stack(phantom.image, phantom.labels, phantom.segments, slice_thickness_mm=phantom.image.meta["slice_thickness_mm"])
+    stack = build_stack(phantom.image, phantom.labels, phantom.segments, slice_thickness_mm=float(phantom.image.meta["slice_thickness_mm"]))
     assert stack.image is not None and stack.slice_thickness_mm == pytest.approx(stack.gap_mm)
     low, high = np.percentile(stack.image, (0.5, 99.5))
     slices = ((stack.image - low) / (high - low)).astype(np.float32)
