@@ -16,6 +16,7 @@ from MedGSLib.prior.image import ImagePrior, image_prior
 from MedGSLib.prior.mask import mask_prior
 from MedGSLib.prior.mask_distance import soft_occupancy
 from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.prior.thick import filled_as_annotated
 from MedGSLib.prior.thickness_check import thickness_doubt
 from MedGSLib.progress import Reporter
 from MedGSLib.training.checkpoint import PRIOR_STAGE, CheckpointStore, cpu_copy
@@ -98,6 +99,7 @@ def prepare(
     distances = None
     if stack.occupancy is not None:
         distances, report["mask_prior"] = _mask_distances(stack, factor, reporter)
+        _fill_slabs(distances, stack, profile if prior is not None else None, config, factor, report["mask_prior"])
     training = _fitted_to_data(stack, factor, config.training)
     targets = _targets(stack, factor, positions_mm / grid.spacing_mm, prior, distances, profile, training)
     return Preparation(stack, grid, factor, window, slices, profile, targets, prior, distances, training, report)
@@ -126,9 +128,17 @@ def choose_grid(stack: SliceStack, config: ReconstructionConfig) -> tuple[int, O
 
 
 def slice_profile(stack: SliceStack, config: ReconstructionConfig, factor: int) -> SliceProfile:
-    """How an acquired slice averages along the stack: over its known thickness, else not at all."""
+    """How the image of an acquired slice averages along the stack; a stack without an image has no averages."""
+    return SliceProfile() if stack.image is None else thickness_profile(stack, config, factor)
+
+
+def thickness_profile(stack: SliceStack, config: ReconstructionConfig, factor: int) -> SliceProfile:
+    """How an acquired slice averages along the stack: over its known thickness, else not at all.
+
+    :raises InputError: if a profile is asked for by name and the thickness is unknown.
+    """
     thickness = stack.slice_thickness_mm
-    if config.slice_profile == "point" or factor == 1 or stack.image is None:
+    if config.slice_profile == "point" or factor == 1:
         return SliceProfile()
     if thickness is None:
         if config.slice_profile != "auto":
@@ -231,6 +241,34 @@ def _mask_distances(stack: SliceStack, factor: int, reporter: Reporter) -> tuple
     ]
     report = {label.name: one.report for label, one in zip(stack.labels, found, strict=True)}
     return np.stack([one.signed_distance for one in found]), report
+
+
+def _fill_slabs(
+    distances: NDArray[np.float32],
+    stack: SliceStack,
+    profile: SliceProfile | None,
+    config: ReconstructionConfig,
+    factor: int,
+    report: dict[str, dict[str, Any]],
+) -> None:
+    """Make the distances (L, T, H, W) of partial-volume masks fill the slabs of thick slices, in place, and say in ``report`` for which.
+
+    A binary mask stays a sample of the centre plane: where a slab is filled from one side only, more than half of it is filled exactly
+    where its centre is, so that its average says nothing more.
+
+    :param profile: of the image that the mask was drawn on, None without one.
+    """
+    assert stack.occupancy is not None
+    for number, label in enumerate(stack.labels):
+        shares = stack.occupancy[number]
+        seen = shares[stack.annotated]
+        averaged = bool(((seen > 0.0) & (seen < 1.0)).any())
+        if averaged:
+            profile = profile or thickness_profile(stack, config, factor)
+            averaged = profile.kind != "point"
+        if averaged and profile is not None:
+            distances[number] = filled_as_annotated(distances[number], shares, stack.annotated, profile, factor)
+        report[label.name]["read_as"] = "average over the slice thickness" if averaged else "sample of the centre plane"
 
 
 def gap_over_pixel(stack: SliceStack) -> tuple[float, float]:

@@ -153,6 +153,50 @@ def test_thick_slices_are_reproduced_by_the_prior_not_repeated_in_it():
     assert (prepared.targets.weights[:, 0] == 1.0).all()
 
 
+def partly_filled_stack(*, thickness=GAP, mode="mask") -> SliceStack:
+    """The ball of :func:`make_stack` on anisotropic pixels, its mask the share of each slab that it fills."""
+    stack = make_stack(pixel=(1.4, 0.9), thickness=thickness)
+    y, x = np.meshgrid(np.arange(HEIGHT) * 1.4, np.arange(WIDTH) * 0.9, indexing="ij")
+    across = 64.0 - (x - 12.4) ** 2 - (y - 10.3) ** 2
+    half = np.sqrt(np.maximum(across, 0.0))
+    z = stack.positions_mm[:, None, None]
+    upper, lower = np.minimum(z + GAP / 2, 9.1 + half), np.maximum(z - GAP / 2, 9.1 - half)
+    shares = np.where(across > 0, np.maximum(upper - lower, 0.0) / GAP, 0.0).astype(np.float32)
+    return replace(stack, occupancy=shares[None], image=None if mode == "mask" else stack.image)
+
+
+@pytest.mark.parametrize("mode", ["mask", "joint"])
+def test_partial_volume_masks_of_thick_slices_are_averages(mode):
+    config = recipe(mode=mode, scale=4, slice_profile="box")
+    stack = partly_filled_stack(mode=mode)
+    averaged = prepare(stack, config, Reporter())
+    sampled = prepare(stack, recipe(mode=mode, scale=4, slice_profile="point"), Reporter())
+    assert averaged.report["mask_prior"]["label 1"]["read_as"] == "average over the slice thickness"
+    assert sampled.report["mask_prior"]["label 1"]["read_as"] == "sample of the centre plane"
+    truth = 4.0 / 3.0 * np.pi * 8.0**3
+    wrong = [abs((found.distances > 0).sum() * 1.4 * 0.9 * GAP / 4 - truth) / truth for found in (averaged, sampled)]
+    assert wrong[0] < 0.015 and wrong[0] < wrong[1], wrong
+    offsets, weights = averaged.profile.weights(4) if mode == "joint" else (np.arange(-2, 3), np.array([1, 2, 2, 2, 1]) / 8)
+    off = []
+    for found in (averaged, sampled):
+        filled = np.clip(0.5 + found.distances[0] / 2.0, 0.0, 1.0)
+        slabs = np.array([np.tensordot(weights, filled[4 * k + offsets], axes=1) for k in range(1, 5)])
+        off.append(np.abs(slabs - stack.occupancy[0, 1:5]).mean())
+    assert off[0] < 0.5 * off[1], off
+
+
+def test_other_masks_stay_samples_of_the_centre_plane():
+    stack = partly_filled_stack()
+    binary = replace(stack, occupancy=(stack.occupancy >= 0.5).astype(np.float32))
+    for wanted in ("auto", "box"):
+        thick = prepare(binary, recipe(mode="mask", scale=4, slice_profile=wanted), Reporter())
+        thin = prepare(replace(binary, slice_thickness_mm=None), recipe(mode="mask", scale=4, slice_profile=wanted), Reporter())
+        np.testing.assert_array_equal(thick.distances, thin.distances)
+        assert thick.report["mask_prior"]["label 1"]["read_as"] == "sample of the centre plane"
+    unknown = prepare(replace(stack, slice_thickness_mm=None), recipe(mode="mask", scale=4), Reporter())
+    assert unknown.report["mask_prior"]["label 1"]["read_as"] == "sample of the centre plane"
+
+
 def test_acquired_slices_weigh_one_and_those_in_between_their_share():
     config = recipe(scale=3, pseudo_image_weight=0.3, pseudo_mask_weight=0.2)
     annotated = [True, True, False, True, True, True]

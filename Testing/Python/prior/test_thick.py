@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from MedGSLib.baselines.masks import interpolate_linear
 from MedGSLib.prior.image import PriorConfig, image_prior
+from MedGSLib.prior.mask_distance import SOFT_WIDTH_PX, slice_signed_distances
 from MedGSLib.prior.profile import SliceProfile
-from MedGSLib.prior.thick import ProfileOperator, back_project
+from MedGSLib.prior.thick import ProfileOperator, back_project, filled_as_annotated
 
 PROFILES = [
     (SliceProfile("box", 1.0), 3), (SliceProfile("box", 1.0), 4), (SliceProfile("box", 0.6), 5),
@@ -74,3 +76,50 @@ def test_small_thick_stacks(shape):
     prior = image_prior(slices, 3, (3.0, 3.0), PriorConfig(channels=8, depth=3, iterations=4, draft_iterations=3), SliceProfile("box", 1.0))
     assert prior.image.shape == ((shape[0] - 1) * 3 + 1, *shape[1:])
     assert np.isfinite(prior.image).all()
+
+
+def slabs_of_a_plate(factor: int, width: float, slope: float):
+    """A tilted plate, rows 1.5 columns apart: what fills its thin slices, the shares of its slabs, and distances through these."""
+    count = 8
+    t, y, x = np.meshgrid(np.arange((count - 1) * factor + 1) / factor, np.arange(26) * 1.5, np.arange(44.0), indexing="ij")
+    within = np.minimum(15.0 - np.hypot(y - 18.2, x - 21.4), 8.0 * (0.6 - np.abs(t - 3.3 - slope * (x - 21.4))))
+    filled = np.clip(0.5 + within / SOFT_WIDTH_PX, 0.0, 1.0).astype(np.float32)
+    profile = SliceProfile("box", width)
+    shares = ProfileOperator(profile, count, factor).average(filled)
+    known = slice_signed_distances(shares, None, (1.5, 1.0))
+    return profile, filled, shares, interpolate_linear(known, np.arange(count), np.arange(len(filled)) / factor)
+
+
+def wrong_share(distances: np.ndarray, shares: np.ndarray, profile: SliceProfile, factor: int) -> float:
+    filled = np.clip(0.5 + distances / SOFT_WIDTH_PX, 0.0, 1.0)
+    return float(np.abs(ProfileOperator(profile, len(shares), factor).average(filled) - shares).mean())
+
+
+@pytest.mark.parametrize(("factor", "width", "slope"), [(3, 1.0, 0.04), (5, 1.0, 0.0), (4, 1.0, 0.06), (4, 0.7, 0.03)])
+def test_partial_volume_masks_are_filled_to_their_shares(factor, width, slope):
+    profile, filled, shares, start = slabs_of_a_plate(factor, width, slope)
+    found = filled_as_annotated(start, shares, np.ones(8, bool), profile, factor)
+    assert found.dtype == np.float32 and found.shape == start.shape
+    assert wrong_share(found, shares, profile, factor) < 0.35 * wrong_share(start, shares, profile, factor)
+    wrong = [int(np.count_nonzero((distances > 0) != (filled > 0.5))) for distances in (start, found)]
+    assert wrong[1] < 0.7 * wrong[0]
+    assert abs((found > 0).sum() - (filled > 0.5).sum()) < 0.5 * abs((start > 0).sum() - (filled > 0.5).sum())
+
+
+def test_a_flipped_mask_is_filled_the_same():
+    profile, _, shares, start = slabs_of_a_plate(3, 1.0, 0.04)
+    believed = np.arange(8) != 2
+    found = filled_as_annotated(start, shares, believed, profile, 3)
+    for axis in range(3):
+        flipped = believed[::-1] if axis == 0 else believed
+        again = filled_as_annotated(np.flip(start, axis), np.flip(shares, axis), flipped, profile, 3)
+        np.testing.assert_allclose(again, np.flip(found, axis), atol=1e-3)
+
+
+def test_slices_without_an_annotation_fill_nothing():
+    profile, _, shares, start = slabs_of_a_plate(3, 1.0, 0.04)
+    believed = np.arange(8) != 3
+    nonsense = shares.copy()
+    nonsense[3] = 0.7
+    found, other = (filled_as_annotated(start, part, believed, profile, 3) for part in (shares, nonsense))
+    np.testing.assert_array_equal(found, other)
