@@ -23,6 +23,7 @@ from MedGSLib.dense import boundary_field, dense_image, dense_occupancy, exclusi
 from MedGSLib.errors import InputError
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
 from MedGSLib.geometry import OutputGrid
+from MedGSLib.io.atomic import remove_leftovers
 from MedGSLib.io.stack import load_stack
 from MedGSLib.live_preview import LivePreview
 from MedGSLib.mesh import occupancy_to_mesh
@@ -322,6 +323,7 @@ def reconstruct_files(
         "study_date": stack.meta.get("study_date"),
     }
     Reporter(progress).start("write", message="Writing the results.")
+    remove_leftovers(out)
     write_outputs(result, out)
     live_preview.remove()
     CheckpointStore(checkpoint_dir, "").remove()

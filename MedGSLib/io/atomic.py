@@ -15,6 +15,8 @@ import numpy as np
 
 from MedGSLib.errors import InputError, MedGSError, ResourceError
 
+PARTIAL = ".partial-"
+"""How the names of unfinished files begin."""
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 
 
@@ -41,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     :raises InputError: if the place cannot be written to for another reason.
     """
     path = Path(path)
-    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -53,6 +55,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed :func:`atomic_write` left in ``folder``, which no other process may be writing to."""
+    for left in Path(folder).glob(f"{PARTIAL}*"):
+        with suppress(OSError):
+            left.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

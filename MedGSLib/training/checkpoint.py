@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from MedGSLib.io.atomic import atomic_write
+from MedGSLib.io.atomic import atomic_write, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class CheckpointStore:
         """Delete all checkpoints of the run, once its results are written."""
         for stage in (PRIOR_STAGE, FIT_STAGE):
             self._path(stage).unlink(missing_ok=True)
+        remove_leftovers(self._folder)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from MedGSLib.errors import InputError, ResourceError
-from MedGSLib.io.atomic import atomic_write, write_json
+from MedGSLib.io.atomic import atomic_write, remove_leftovers, write_json
 
 
 def test_content_takes_the_final_name_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -61,6 +61,19 @@ def test_a_place_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match="cannot be written"), atomic_write(tmp_path / "file" / "a.txt") as path:
         path.write_text("content")
+
+
+def test_only_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / "volume.nrrd", tmp_path / ".hidden"]
+    for path in kept:
+        path.write_text("whole")
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "mesh.vtp") as temporary:
+        left = tmp_path / temporary.name.replace("-mesh", "-other")
+        left.write_text("half")
+        raise KeyboardInterrupt
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    remove_leftovers(tmp_path / "missing")
 
 
 def test_json_is_strict_and_plain(tmp_path: Path) -> None:

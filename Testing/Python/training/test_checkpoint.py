@@ -79,6 +79,15 @@ def test_remove_leaves_foreign_files(tmp_path):
     assert not folder.exists()
 
 
+def test_remove_takes_what_a_killed_write_left(tmp_path):
+    folder = tmp_path / "checkpoint"
+    store = CheckpointStore(folder, "run")
+    store.save("fit", {"x": torch.zeros(2)}, {})
+    (folder / ".partial-0123abcd-fit.safetensors").write_bytes(b"half")
+    store.remove()
+    assert not folder.exists()
+
+
 def test_copies_do_not_follow_their_originals():
     original = torch.ones(3, requires_grad=True)
     copy = cpu_copy({"x": original})["x"]
