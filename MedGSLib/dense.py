@@ -34,8 +34,9 @@ def dense_image(rendered: NDArray[np.float32], prepared: Preparation) -> NDArray
     if prepared.prior.report["method"] == "none":
         return true_to_slices(rendered, prepared)
     prior = on_grid(prepared.prior.image, prepared)
-    share = gaussian_share(rendered - prior, on_grid(prepared.prior.disagreement, prepared))
-    return true_to_slices(prior + share * (rendered - prior), prepared)
+    deviation = rendered - prior
+    share = gaussian_share(deviation, on_grid(prepared.prior.disagreement, prepared))
+    return true_to_slices(prior + share * deviation, prepared)
 
 
 def gaussian_share(deviation: NDArray[np.float32], disagreement: NDArray[np.float32]) -> float:

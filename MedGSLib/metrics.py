@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,16 @@ def sharpness(reconstructed: NDArray, reference: NDArray) -> float:
 
 def _gradient_energy(array: NDArray[np.float64]) -> float:
     return sum(float(np.square(np.gradient(array, axis=axis)).sum()) for axis in range(array.ndim))
+
+
+def best_share(own: NDArray[np.floating], other: NDArray[np.floating], truth: NDArray[Any], undecided: float) -> float:
+    """The share of ``own`` in the blend with ``other`` that has the least squared error; not limited to 0..1.
+
+    :param undecided: returned where both are the same.
+    """
+    apart = (own - other).astype(np.float64)
+    power = float((apart**2).sum())
+    return float((apart * (truth - other)).sum()) / power if power > 0 else undecided
 
 
 def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

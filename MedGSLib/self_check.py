@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from MedGSLib.baselines import images as image_baselines
 from MedGSLib.baselines.masks import sdf_linear
 from MedGSLib.config import PRESETS, Mode, ReconstructionConfig
-from MedGSLib.metrics import dice, mean_psnr, mean_ssim
+from MedGSLib.metrics import best_share, dice, mean_psnr, mean_ssim
 from MedGSLib.preparation import Preparation, slice_profile
 from MedGSLib.prior.mask_distance import signed_distance_2d, soft_occupancy
 from MedGSLib.progress import Reporter
@@ -174,7 +174,7 @@ def _check_image(
     best = max(ALTERNATIVES, key=lambda name: table[name]["psnr_db"])
     share = 1.0
     if table[best]["psnr_db"] > table["medgs"]["psnr_db"]:
-        share = _best_share(guesses["medgs"], guesses[best], truth)
+        share = float(np.clip(best_share(guesses["medgs"], guesses[best], truth, undecided=1.0), 0.0, 1.0))
     bins = _error_bins(result.doubt[rows], np.abs(guesses["medgs"] - truth))
     return replace(check, image=table, alternative=best, share=share, doubt_bins=bins[0], error_bins=bins[1])
 
@@ -189,13 +189,6 @@ def _as_acquired(image: NDArray[np.float32], rows: NDArray[np.int64], prepared: 
 def _ssim(guess: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
     """Mean SSIM of the slices; NaN for slices that are smaller than its window."""
     return mean_ssim(guess, truth) if min(truth.shape[1:]) >= SSIM_WINDOW_PX else float("nan")
-
-
-def _best_share(own: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """The share of ``own`` in the blend with ``other`` of least squared error, from 0 to 1."""
-    difference = (own - other).astype(np.float64)
-    power = float((difference**2).sum())
-    return float(np.clip((difference * (truth - other)).sum() / power, 0.0, 1.0)) if power > 0 else 1.0
 
 
 def _error_bins(doubt: NDArray[np.float32], error: NDArray[np.float32], count: int = 12) -> tuple[tuple[float, ...], tuple[float, ...]]:

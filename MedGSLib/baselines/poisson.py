@@ -38,27 +38,27 @@ def poisson(
     :return: float32 (T, H, W) in 0..1.
     """
     masks = np.asarray(occupancy) >= 0.5
-    coordinates = np.asarray(coordinates, np.float64)
-    inside = np.clip(wanted, coordinates[0], coordinates[-1])
-    if len(coordinates) < 2 or not masks.any():
+    heights = np.asarray(coordinates, np.float64) * gap_over_pixel[1]
+    inside = np.clip(np.asarray(wanted) * gap_over_pixel[1], heights[0], heights[-1])
+    if len(heights) < 2 or not masks.any():
         return np.repeat(masks[:1].astype(np.float32), len(inside), axis=0)
-    gap = float(np.median(np.diff(coordinates)))
+    gap = float(np.median(np.diff(heights)))
     beyond = gap * np.arange(1, CONTINUED_GAPS + 1)
-    places = np.concatenate([coordinates[0] - beyond[::-1], coordinates, coordinates[-1] + beyond])
+    places = np.concatenate([heights[0] - beyond[::-1], heights, heights[-1] + beyond])
     stack = np.pad(masks, ((CONTINUED_GAPS, CONTINUED_GAPS), (MARGIN_PX, MARGIN_PX), (MARGIN_PX, MARGIN_PX)), mode="constant")
     stack[:CONTINUED_GAPS], stack[-CONTINUED_GAPS:] = stack[CONTINUED_GAPS], stack[-CONTINUED_GAPS - 1]
     pixel = (gap_over_pixel[1] / gap_over_pixel[0], 1.0)
-    points, normals = _oriented_samples(stack, places * gap_over_pixel[1], pixel)
-    step = gap * gap_over_pixel[1] / min(MOST_STEPS, max(2, math.ceil(gap * gap_over_pixel[1])))
-    first = places[0] * gap_over_pixel[1] - CONTINUED_GAPS * gap * gap_over_pixel[1]
-    depth = math.ceil((places[-1] * gap_over_pixel[1] + CONTINUED_GAPS * gap * gap_over_pixel[1] - first) / step) + 1
+    points, normals = _oriented_samples(stack, places, pixel)
+    step = gap / min(MOST_STEPS, max(2, math.ceil(gap)))
+    first = places[0] - CONTINUED_GAPS * gap
+    depth = math.ceil((places[-1] + CONTINUED_GAPS * gap - first) / step) + 1
     spacing = np.array([step, *pixel])
     index = (points - [first, 0.0, 0.0]) / spacing
     shape = (depth, *stack.shape[1:])
-    spread = np.array([SPREAD_ALONG * gap * gap_over_pixel[1], SPREAD_ACROSS_PX, SPREAD_ACROSS_PX])
+    spread = np.array([SPREAD_ALONG * gap, SPREAD_ACROSS_PX, SPREAD_ACROSS_PX])
     indicator = _solved(_splatted(index, normals, shape) / spacing.prod(), spacing, spread)
     level = float(np.average(ndimage.map_coordinates(indicator, index.T, order=1), weights=np.linalg.norm(normals, axis=1)))
-    rows = (inside * gap_over_pixel[1] - first) / step
+    rows = (inside - first) / step
     grid = np.meshgrid(rows, *(np.arange(side) + MARGIN_PX for side in masks.shape[1:]), indexing="ij")
     return np.clip(ndimage.map_coordinates(indicator, grid, order=1) - level + 0.5, 0.0, 1.0).astype(np.float32)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from MedGSLib.metrics import best_share
 from MedGSLib.prior.flow import FlowMethod, SlicePair
 from MedGSLib.prior.image_apply import predict
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig, Sampling
@@ -110,10 +111,7 @@ def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, devic
 
 
 def _weigh(truth: Slices, network: Slices, flow: Slices, linear: Slices, default: float) -> LeaveOneOut:
-    difference = (flow - network).astype(np.float64)
-    energy = float(np.sum(difference**2))
-    fitted = float(np.sum(difference * (truth - network))) / energy if energy > 0 else default
-    fitted = float(np.clip(fitted, 0, 1))
+    fitted = float(np.clip(best_share(flow, network, truth, undecided=default), 0, 1))
     share = (len(truth) * fitted + PRIOR_WEIGHT * default) / (len(truth) + PRIOR_WEIGHT)
     errors = {name: float(np.mean((values - truth) ** 2)) for name, values in (("network", network), ("flow", flow), ("linear", linear))}
     report = {f"left_out_mse_{name}": error for name, error in errors.items()}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from MedGSLib.metrics import best_share
 from MedGSLib.prior.mask_distance import SOFT_WIDTH_PX, signed_distance_2d, soft_occupancy
 from MedGSLib.prior.mask_features import Predictor
 from MedGSLib.prior.mask_motion import MotionChain
@@ -177,9 +178,7 @@ def _share_of_image(samples: list[_Sample]) -> tuple[float, dict[str, float]]:
     errors |= {"fused": float(np.mean((guessed > 0.5) != truth)), "blind": float(np.mean((blind > 0.5) != truth))}
     if errors["fused"] > BLIND_GAIN * errors["blind"]:
         return 0.0, errors
-    apart = guessed - shape
-    power = float((apart**2).sum())
-    best = float((apart * (truth - shape)).sum()) / power if power > 0 else CAUTIOUS_SHARE
+    best = best_share(guessed, shape, truth, undecided=CAUTIOUS_SHARE)
     share = (CAUTION_SLICES * CAUTIOUS_SHARE + best * len(samples)) / (CAUTION_SLICES + len(samples))
     return float(np.clip(share, 0.0, 1.0)), errors
 
@@ -203,9 +202,9 @@ def _blended(
     seen = soft_occupancy(flow)
     if classify is not None:
         seen = (flow > 0).astype(np.float32)
-        features, band = predictor.features(target, before, after), np.abs(flow) < BAND_PX
-        assert features is not None
-        if band.any():
+        band = np.abs(flow) < BAND_PX
+        features = predictor.features(target, before, after) if band.any() else None
+        if features is not None:
             seen[band] = classify(features[band])
     return own * seen + (1 - own) * soft_occupancy(shape), own * flow + (1 - own) * shape
 
