@@ -17,7 +17,7 @@ from MedGSLib.prior.mask import mask_prior
 from MedGSLib.prior.mask_distance import soft_occupancy
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.thick import filled_as_annotated
-from MedGSLib.prior.thickness_check import thickness_doubt
+from MedGSLib.prior.thickness_check import supported_profile, thickness_doubt
 from MedGSLib.progress import Reporter
 from MedGSLib.training.checkpoint import PRIOR_STAGE, CheckpointStore, cpu_copy
 from MedGSLib.training.config import TrainingConfig
@@ -158,18 +158,26 @@ def _believed_profile(
     report: dict[str, Any],
     reporter: Reporter,
 ) -> SliceProfile:
-    """The assumed profile, or point samples where the slices contradict it and it was not asked for by name.
+    """The assumed profile, or a narrower one where the slices contradict it and it was not asked for by name.
 
     Assuming too thick a slice does damage, too thin a one little (method study, section 9). What was found goes into ``report``.
     """
     if profile.kind == "point":
         return profile
     found = thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), profile)
-    replaced = bool(found["doubtful"]) and config.slice_profile == "auto"
-    report["profile"] |= found | {"used": "point" if replaced else profile.kind}
+    if found["doubtful"] and config.slice_profile == "auto":
+        profile = supported_profile(slices, stack.coordinates, gap_over_pixel(stack), profile)
+    report["profile"] |= found | {"used_width_in_gaps": profile.width}
     if found["doubtful"]:
-        reporter.message(found["reason"] + (" It is not used." if replaced else ""), level="warning")
-    return SliceProfile() if replaced else profile
+        reporter.message(f"{found['reason']} {thickness_decision(report['profile'])}", level="warning")
+    return profile
+
+
+def thickness_decision(profile: dict[str, Any]) -> str:
+    """What was done about a doubtful slice thickness, as a sentence; ``profile`` is that of the report."""
+    if profile["used_width_in_gaps"] == profile["width_in_gaps"]:
+        return "It is used because it was asked for."
+    return f"The reconstruction takes {100 * profile['used_width_in_gaps'] / profile['width_in_gaps']:.0f} % of it."
 
 
 def _parts_for_mode(stack: SliceStack, mode: str) -> SliceStack:

@@ -15,7 +15,7 @@ from MedGSLib.config import ReconstructionConfig
 from MedGSLib.mesh import mesh_summary
 from MedGSLib.metrics import mean_psnr
 from MedGSLib.metrics_surface import topology
-from MedGSLib.preparation import Preparation
+from MedGSLib.preparation import Preparation, thickness_decision
 from MedGSLib.prior.smoothness import CERTAIN
 from MedGSLib.self_check import SelfCheck
 from MedGSLib.training.fit import FitReport
@@ -68,8 +68,7 @@ def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfChec
     found = []
     profile = prepared.report["profile"]
     if profile.get("doubtful"):
-        used = "It is not used." if profile["used"] == "point" else "It is used because it was asked for."
-        found.append(f"{profile['reason']} {used}")
+        found.append(f"{profile['reason']} {thickness_decision(profile)}")
     smoothness = None if prepared.prior is None else prepared.prior.report.get("stack_smoothness")
     if smoothness is not None and smoothness >= CERTAIN:
         found.append("Neighbouring slices overlap or were smoothed together, so the result is as smooth along the stack as they are.")

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from MedGSLib.config import preset_config
 from MedGSLib.errors import InputError
-from MedGSLib.preparation import SPARSE_MASK_SPREAD, choose_grid, intensity_window, prepare, slice_profile
+from MedGSLib.preparation import SPARSE_MASK_SPREAD, choose_grid, intensity_window, prepare, slice_profile, thickness_decision
 from MedGSLib.prior.image_config import PriorConfig
 from MedGSLib.progress import Reporter
 from MedGSLib.training.checkpoint import CheckpointStore
@@ -151,6 +152,19 @@ def test_thick_slices_are_reproduced_by_the_prior_not_repeated_in_it():
     inner = [np.tensordot(weights, prepared.prior.image[k * 4 + offsets], axes=1) for k in range(1, 5)]
     assert np.abs(np.array(inner) - prepared.slices[1:5]).mean() < 0.25 * np.abs(prepared.prior.image[4:20:4] - prepared.slices[1:5]).mean()
     assert (prepared.targets.weights[:, 0] == 1.0).all()
+
+
+@pytest.mark.parametrize(("asked", "share"), [("auto", 0.5), ("box", 1.0)])
+def test_a_thickness_that_the_slices_contradict_is_narrowed_unless_asked_for_by_name(asked, share):
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(80, 40, 44)), 1.5)
+    stack = replace(make_stack(np.arange(20) * GAP), image=noise[::4].astype(np.float32), occupancy=None, slice_thickness_mm=2 * GAP)
+    messages = []
+    reporter = Reporter(lambda event: messages.append(event.message))
+    prepared = prepare(stack, recipe(mode="image", scale=3, slice_profile=asked), reporter)
+    profile = prepared.report["profile"]
+    assert profile["doubtful"] and profile["width_in_gaps"] == 2.0
+    assert prepared.profile.width == profile["used_width_in_gaps"] == 2.0 * share
+    assert any(profile["reason"] in (message or "") and thickness_decision(profile) in message for message in messages)
 
 
 def partly_filled_stack(*, thickness=GAP, mode="mask") -> SliceStack:

@@ -99,9 +99,9 @@ def test_a_report_is_strict_json_even_with_figures_that_do_not_exist(tmp_path):
 
 def test_what_is_out_of_the_ordinary_is_remarked_on():
     assert described()["remarks"] == []
-    doubtful = described(doubtful=True, reason="The slices are thinner.", used="point")["remarks"]
-    assert doubtful == ["The slices are thinner. It is not used."]
-    wanted = described(doubtful=True, reason="The slices are thinner.", used="box")["remarks"]
+    doubtful = {"doubtful": True, "reason": "The slices are thinner.", "width_in_gaps": 1.0}
+    assert described(**doubtful, used_width_in_gaps=0.8)["remarks"] == ["The slices are thinner. The reconstruction takes 80 % of it."]
+    wanted = described(**doubtful, used_width_in_gaps=1.0)["remarks"]
     assert "asked for" in wanted[0]
     (blended,) = described(check=SelfCheck(5, alternative="cubic", share=0.7))["remarks"]
     assert "'cubic'" in blended and "30 %" in blended

@@ -10,7 +10,7 @@ from MedGSLib.io.stack import build_stack
 from MedGSLib.phantom import make_aneurysm
 from MedGSLib.preparation import gap_over_pixel
 from MedGSLib.prior.profile import SliceProfile
-from MedGSLib.prior.thickness_check import abruptness_excess, thickness_doubt
+from MedGSLib.prior.thickness_check import abruptness_excess, supported_profile, thickness_doubt
 
 GAP_PX = 4
 
@@ -40,6 +40,14 @@ def test_only_a_thickness_far_above_the_true_one_is_doubtful(width, told, doubtf
     found = doubt(thick(texture(seed=seed), width), told)
     assert found["doubtful"] is doubtful, found
     assert found["reason"].endswith(".") and found["reason"].count(".") == 1
+
+
+@pytest.mark.parametrize(("width", "told", "expected"), [(4, 1.75, 1.0), (4, 2.5, 1.25), (1, 2.0, 1.0)])
+def test_instead_of_a_doubtful_thickness_one_near_the_true_one_is_taken(width, told, expected):
+    """Down to half of what was told, which is as far as a mistake is taken to go."""
+    arguments = (np.arange(len(thick(texture(), width)), dtype=float), (GAP_PX, GAP_PX))
+    found = supported_profile(thick(texture(), width), *arguments, SliceProfile("box", told))
+    assert found.kind == "box" and found.width == pytest.approx(expected, abs=0.2)
 
 
 def test_anatomy_that_is_coarser_along_the_stack_does_not_hide_a_wrong_thickness():
