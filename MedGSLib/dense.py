@@ -164,11 +164,19 @@ def boundary_field(occupancy: NDArray[np.float32], label: int, exclusive: NDArra
 
     :param exclusive: bool (L, L), see :func:`exclusive_labels`.
     """
-    rivals = occupancy[exclusive[label]]
+    free, bound = boundary_fields(occupancy, label, exclusive)
+    return free if bound is None else np.minimum(free, bound)
+
+
+def boundary_fields(
+    occupancy: NDArray[np.float32], label: int, exclusive: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The fields (T, H, W) whose minimum is :func:`boundary_field`: against the background, and against other labels if any compete."""
+    own, rivals = occupancy[label], occupancy[exclusive[label]]
     if len(rivals) == 0:
-        return occupancy[label]
-    background = 1.0 - occupancy[label] - rivals.sum(axis=0)
-    return 0.5 + 0.5 * (occupancy[label] - np.maximum(background, rivals.max(axis=0)))
+        return own, None
+    background = 1.0 - own - rivals.sum(axis=0)
+    return 0.5 + 0.5 * (own - background), 0.5 + 0.5 * (own - rivals.max(axis=0))
 
 
 def way_to_slices(positions_mm: NDArray[np.float64], known_mm: NDArray[np.float64]) -> NDArray[np.float64]:

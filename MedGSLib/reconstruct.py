@@ -19,14 +19,14 @@ import MedGSLib
 from MedGSLib.baselines.images import INTERPOLATORS
 from MedGSLib.baselines.masks import sdf_linear
 from MedGSLib.config import InputOptions, ReconstructionConfig
-from MedGSLib.dense import boundary_field, dense_image, dense_occupancy, exclusive_labels, label_map, on_grid, true_to_slices
+from MedGSLib.dense import boundary_fields, dense_image, dense_occupancy, exclusive_labels, label_map, on_grid, true_to_slices
 from MedGSLib.errors import InputError
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
 from MedGSLib.geometry import OutputGrid
 from MedGSLib.io.atomic import remove_leftovers
 from MedGSLib.io.stack import load_stack
 from MedGSLib.live_preview import LivePreview
-from MedGSLib.mesh import occupancy_to_mesh
+from MedGSLib.mesh import occupancy_to_mesh, with_volume_of_voxels
 from MedGSLib.model_file import ModelHeader
 from MedGSLib.outputs import refuse_to_overwrite, write_outputs
 from MedGSLib.preparation import Preparation, prepare
@@ -257,7 +257,7 @@ def _surfaces(
     meshes = {}
     reporter.start("surface", len(stack.labels))
     for number, label in enumerate(stack.labels):
-        field = boundary_field(occupancy, number, exclusive)
+        field = with_volume_of_voxels(*boundary_fields(occupancy, number, exclusive))
         if field.max() <= 0.5:
             logger.warning("Nothing of the segment %s is left at the 0.5 level, so it has no surface.", label.name)
             continue

@@ -11,6 +11,7 @@ from MedGSLib.config import preset_config
 from MedGSLib.dense import (
     MASK_PRIOR_SHARE,
     boundary_field,
+    boundary_fields,
     dense_image,
     dense_occupancy,
     exclusive_labels,
@@ -165,6 +166,18 @@ def test_surfaces_of_neighbours_meet_where_their_occupancies_are_equal():
     assert first[40] == pytest.approx(0.5, abs=1e-6) and second[40] == pytest.approx(0.5, abs=1e-6)
     assert (first[:40] > 0.5).all() and (second[41:] > 0.5).all()
     np.testing.assert_array_equal(boundary_field(occupancy[:1], 0, np.zeros((1, 1), bool)), occupancy[0])
+
+
+def test_a_field_that_may_move_is_bounded_where_labels_compete_only():
+    occupancy = np.random.default_rng(4).random((3, 4, 5, 6)).astype(np.float32) / 2
+    apart = ~np.eye(3, dtype=bool)
+    free, bound = boundary_fields(occupancy, 1, apart)
+    assert bound is not None
+    np.testing.assert_allclose(bound, 0.5 + 0.5 * (occupancy[1] - np.maximum(occupancy[0], occupancy[2])), atol=1e-6)
+    np.testing.assert_array_equal(np.minimum(free, bound), boundary_field(occupancy, 1, apart))
+    np.testing.assert_array_equal(label_map(occupancy, (5, 6, 7), apart) == 6, np.minimum(free, bound) > 0.5)
+    alone = boundary_fields(occupancy, 1, np.zeros((3, 3), bool))
+    assert alone[0] is not None and alone[1] is None
 
 
 def test_segments_that_share_many_voxels_do_not_compete():

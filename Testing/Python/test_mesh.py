@@ -138,3 +138,52 @@ def test_a_real_hippocampus_closes(shared_data) -> None:
     surface = mesh.occupancy_to_mesh(ndimage.gaussian_filter(mask.astype(np.float32), 0.7), np.eye(4))
     assert open_or_non_manifold_edges(surface) == 0
     assert mesh.mesh_summary(surface).volume_cm3 == pytest.approx(mask.sum() / 1000, rel=0.05)
+
+
+def smoothed_tube() -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """A thin, bent vessel, and a smooth field above 0.5 in its voxels only, as an occupancy that contradicts no annotation."""
+    z, y, x = np.indices((24, 40, 40))
+    mask = np.hypot(y - 18 - 6 * np.sin(z / 7), x - 20) < 2.7
+    smooth = ndimage.gaussian_filter(mask.astype(np.float32), 1.0)
+    return mask, np.where(mask, np.maximum(smooth, 0.51), np.minimum(smooth, 0.49)).astype(np.float32)
+
+
+def voxels_enclosed(field: NDArray[np.floating]) -> float:
+    return 1000.0 * mesh.mesh_summary(mesh.occupancy_to_mesh(field, np.eye(4))).volume_cm3
+
+
+def test_a_smooth_surface_encloses_what_its_voxels_do() -> None:
+    mask, smooth = smoothed_tube()
+    raised = mesh.with_volume_of_voxels(smooth)
+    wanted = voxels_enclosed(mask.astype(np.float32))
+    assert voxels_enclosed(smooth) < 0.97 * wanted
+    assert voxels_enclosed(raised) == pytest.approx(wanted, rel=2e-3)
+    np.testing.assert_array_equal(raised > 0.5, mask)
+
+
+def test_voxels_just_outside_stay_outside_and_empty_fields_empty() -> None:
+    mask, smooth = smoothed_tube()
+    smooth[2:22, 5, 5] = 0.4999
+    np.testing.assert_array_equal(mesh.with_volume_of_voxels(smooth) > 0.5, mask)
+    assert mesh.with_volume_of_voxels(np.full((3, 4, 5), 0.4999, np.float32)).max() < 0.5
+
+
+def test_a_field_that_encloses_more_than_its_voxels_is_left_alone() -> None:
+    field = sphere((1.0, 1.0, 1.0), np.eye(4))[0]
+    assert voxels_enclosed(field) > voxels_enclosed((field > 0.5).astype(np.float32))
+    np.testing.assert_allclose(mesh.with_volume_of_voxels(field), field, atol=mesh.LEVEL_CLEARANCE)
+
+
+def test_surfaces_of_neighbours_still_meet_after_they_were_raised() -> None:
+    y, x = np.mgrid[:30, :30]
+    ball = ndimage.gaussian_filter((np.hypot(y - 14.5, x - 14.5) < 6).astype(np.float32), 2.0)
+    left = np.broadcast_to(ball * (x < 15), (12, 30, 30)).astype(np.float32)
+    right = np.broadcast_to(ball * (x >= 15), (12, 30, 30)).astype(np.float32)
+    fields = []
+    for own, other in ((left, right), (right, left)):
+        free, bound = own + 0.5 * other, 0.5 + 0.5 * (own - other)
+        raised = mesh.with_volume_of_voxels(free, bound)
+        assert (raised > np.minimum(free, bound) + 1e-3).any(), "the outside moved"
+        assert (raised <= bound).all()
+        fields.append(raised)
+    assert (fields[0] + fields[1]).max() <= 1.0 + 1e-6, "no point is inside both"
