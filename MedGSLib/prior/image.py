@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,14 @@ from MedGSLib.baselines.images import linear
 from MedGSLib.errors import InputError
 from MedGSLib.prior.flow import SMALLEST_SIDE, flow_interpolate
 from MedGSLib.prior.image_apply import DensePrediction, predict
-from MedGSLib.prior.image_blend import blend_with_flow, default_flow_share, leave_one_out
-from MedGSLib.prior.image_config import PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
+from MedGSLib.prior.image_blend import (
+    AFFORDABLE_STACK,
+    blend_with_flow,
+    blend_with_general,
+    default_general_share,
+    leave_one_out,
+)
+from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, reconciled, train_prior
 from MedGSLib.prior.image_training import TrainedPrior, trainable
 from MedGSLib.prior.profile import SliceProfile
@@ -78,6 +84,8 @@ def image_prior(
     if slices.ndim != 3 or len(slices) < 1 or factor < 1:
         raise InputError("The slices in between can only be predicted for a stack of images and a factor of 1 or more.")
     sampling = Sampling(factor, gap_over_pixel, profile, structure_ratio(slices) if profile.kind == "point" else None)
+    if sampling.averaged and config.thick is not None:
+        config = replace(config.thick, method=config.method, seed=config.seed)
     report = _opening_report(config, sampling, coordinates)
     if factor == 1 or len(slices) == 1:
         report["method"], report["reason"] = "none", "there is nothing between the slices"
@@ -105,9 +113,12 @@ def apply_prior(
     :raises Cancelled: when the caller cancels.
     """
     report = dict(report or {}, final_loss=trained.loss, bf16=trained.precision.reduced)
-    predicted = predict(trained, slices, reporter)
+    predicted = predict(trained, slices, reporter, turned=slices.size <= AFFORDABLE_STACK)
     if sampling.averaged:
         return _consistent(predicted, trained, slices, sampling, report)
+    report["general_share"] = default_general_share(slices.size) if config.general_share is None else config.general_share
+    if report["general_share"] > 0:
+        blend_with_general(predicted, slices, sampling, report["general_share"], trained.precision, reporter)
     share = _flow_share(slices, sampling, config, trained.precision.device, report)
     if share > 0:
         blend_with_flow(predicted.image, predicted.spread, slices, sampling.factor, share, reporter)
@@ -120,7 +131,7 @@ def _flow_share(slices: Slices, sampling: Sampling, config: PriorConfig, device:
         return config.flow_share * certainty
     judged = leave_one_out(slices, sampling, config, device) if certainty > 0 else None
     if judged is None:
-        return default_flow_share(slices.size) * certainty
+        return DEFAULT_FLOW_SHARE * certainty
     report.update(judged.report)
     return judged.flow_share * certainty
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,26 +10,26 @@ from numpy.typing import NDArray
 
 from MedGSLib.metrics import best_share
 from MedGSLib.prior.flow import FlowMethod, SlicePair
-from MedGSLib.prior.image_apply import predict
+from MedGSLib.prior.general_network import CONTEXT
+from MedGSLib.prior.image_apply import DensePrediction, predict
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig, Sampling
-from MedGSLib.prior.image_training import new_network, row_planes, train
+from MedGSLib.prior.image_training import TrainedPrior, new_network
 from MedGSLib.prior.network import Precision
-from MedGSLib.prior.smoothness import structure_ratio
 from MedGSLib.progress import Reporter
 
 Slices = NDArray[np.float32]
 
-TRUSTED_STACK, SMALL_STACK = 100_000, 40_000
-"""Voxels of the acquired slices between which the default share falls from that of a small stack, of which the network learns little."""
-SMALL_STACK_FLOW_SHARE = 0.45
 AFFORDABLE_STACK = 400_000
-"""Voxels up to which TV-L1 is averaged with DIS, which alone is not behind it and ten times quicker."""
+"""Voxels up to which TV-L1 is averaged with DIS, which alone is not behind it and ten times quicker, and the network sees turned slices."""
+GENERAL_SHARE = 0.5
+"""Of the general network in the prediction for a small stack, chosen on the development set."""
+ENOUGH_TO_LEARN_FROM, LITTLE_TO_LEARN_FROM = 200_000, 50_000
+"""Voxels of the acquired slices between which the general network's share rises from none."""
 FEWEST_LEFT_OUT = 3
 """With fewer left-out slices the fitted share means nothing."""
 PRIOR_WEIGHT = 20.0
 """The default share counts like this many left-out slices; the fit alone failed on short stacks."""
-SHARE_RANGE = (0.1, 0.6)
-TRIAL_ITERATIONS = 100
+SHARE_RANGE = (0.05, 0.6)
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,10 @@ class LeaveOneOut:
     report: dict[str, float]
 
 
-def default_flow_share(voxels: int) -> float:
-    """Part of the motion compensation where left-out slices do not say otherwise: more of it the less there is to learn from.
-
-    Chosen on the development set, whole and in crops of 60 x 60 pixels.
-    """
-    smallness = np.log(TRUSTED_STACK / max(voxels, 1)) / np.log(TRUSTED_STACK / SMALL_STACK)
-    return DEFAULT_FLOW_SHARE + (SMALL_STACK_FLOW_SHARE - DEFAULT_FLOW_SHARE) * float(np.clip(smallness, 0, 1))
+def default_general_share(voxels: int) -> float:
+    """Part of the general network, by which a network that has little to learn from is held back from learning it by heart."""
+    scarcity = np.log(ENOUGH_TO_LEARN_FROM / max(voxels, 1)) / np.log(ENOUGH_TO_LEARN_FROM / LITTLE_TO_LEARN_FROM)
+    return GENERAL_SHARE * float(np.clip(scarcity, 0, 1))
 
 
 class BlendedMotion:
@@ -68,6 +65,24 @@ class BlendedMotion:
     def at(self, fraction: float) -> Slices:
         """The slice (H, W) at ``fraction`` of the way."""
         return np.mean([pair.at(fraction) for pair in self._pairs], axis=0, dtype=np.float32)
+
+
+def general_prior(sampling: Sampling, precision: Precision) -> TrainedPrior:
+    """The general network for slices that are points, untouched by any patient."""
+    return TrainedPrior(new_network(sampling, PriorConfig(), precision, CONTEXT).eval(), precision, float("nan"))
+
+
+def blend_with_general(
+    predicted: DensePrediction, slices: Slices, sampling: Sampling, share: float, precision: Precision, reporter: Reporter
+) -> None:
+    """Mix in what the general network makes of this patient, in place; the spread becomes the disagreement of both.
+
+    :param slices: (S, H, W) normalised, points.
+    """
+    second = predict(general_prior(sampling, precision), slices, reporter)
+    difference = second.image - predicted.image
+    predicted.image[:] += share * difference
+    np.hypot(predicted.spread, difference, out=predicted.spread)
 
 
 def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, flow_share: float, reporter: Reporter) -> None:
@@ -88,7 +103,7 @@ def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, 
 
 
 def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device) -> LeaveOneOut | None:
-    """Predict every other acquired slice from the rest with a shortly trained network and with flow.
+    """Predict every other acquired slice from the rest with the general network and with flow.
 
     :param sampling: of all slices.
     :return: None where the stack is too short for it.
@@ -97,22 +112,15 @@ def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, devic
     left_out = left_out[: len(kept) - 1]
     if len(left_out) < FEWEST_LEFT_OUT:
         return None
-    silent = Reporter()
-    halved = Sampling(2, (2 * sampling.gap_over_pixel[0], 2 * sampling.gap_over_pixel[1]), stack_ratio=structure_ratio(kept))
-    precision = Precision(device, config.bf16)
-    planes = row_planes((kept[:, None], kept[:, None]), halved, device)
-    if not planes:
-        return None
-    trial = replace(config, iterations=min(TRIAL_ITERATIONS, config.iterations))
-    trained = train(planes, new_network(halved, trial, precision), trial, precision, silent)
-    network = predict(trained, kept, silent).image[1::2]
+    halved = Sampling(2, (2 * sampling.gap_over_pixel[0], 2 * sampling.gap_over_pixel[1]))
+    network = predict(general_prior(halved, Precision(device, config.bf16)), kept, Reporter()).image[1::2]
     flow = np.stack([BlendedMotion(first, second, slices.size).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
-    return _weigh(left_out, network, flow, 0.5 * (kept[:-1] + kept[1:]), default_flow_share(slices.size))
+    return _weigh(left_out, network, flow, 0.5 * (kept[:-1] + kept[1:]))
 
 
-def _weigh(truth: Slices, network: Slices, flow: Slices, linear: Slices, default: float) -> LeaveOneOut:
-    fitted = float(np.clip(best_share(flow, network, truth, undecided=default), 0, 1))
-    share = (len(truth) * fitted + PRIOR_WEIGHT * default) / (len(truth) + PRIOR_WEIGHT)
+def _weigh(truth: Slices, network: Slices, flow: Slices, linear: Slices) -> LeaveOneOut:
+    fitted = float(np.clip(best_share(flow, network, truth, undecided=DEFAULT_FLOW_SHARE), 0, 1))
+    share = (len(truth) * fitted + PRIOR_WEIGHT * DEFAULT_FLOW_SHARE) / (len(truth) + PRIOR_WEIGHT)
     errors = {name: float(np.mean((values - truth) ** 2)) for name, values in (("network", network), ("flow", flow), ("linear", linear))}
     report = {f"left_out_mse_{name}": error for name, error in errors.items()}
     return LeaveOneOut(float(np.clip(share, *SHARE_RANGE)), {**report, "left_out_slices": len(truth), "fitted_flow_share": fitted})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MedGSLib.errors import InputError
 from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, predict
 from MedGSLib.prior.image_config import PriorConfig, Sampling
-from MedGSLib.prior.image_training import TrainedPrior, new_network, row_planes, train
+from MedGSLib.prior.image_training import TrainedPrior, known_weights, new_network, row_planes, train
 from MedGSLib.prior.network import Precision, RowNetwork
 from MedGSLib.prior.thick import ProfileOperator
 from MedGSLib.progress import Reporter
@@ -53,7 +53,8 @@ def train_prior(
     if config.context:
         draft_config = replace(config, iterations=config.draft_iterations, seed=config.seed + DRAFT_SEED)
         draft = _trained(stacks, new_network(sampling, config, precision), sampling, draft_config, precision, reporter)
-        network.start_from(draft.network)
+        if known_weights(sampling, config, config.context) is None:
+            network.start_from(draft.network)
         stacks = _among_neighbours(draft, slices, sampling, config.context, reporter)
     return _trained(stacks, network, sampling, config, precision, reporter)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter1d, zoom
 from torch import Tensor
 
+from MedGSLib.prior.general_network import CHANNELS, CONTEXT, DEPTH, general_weights
 from MedGSLib.prior.image_config import PriorConfig, Sampling
 from MedGSLib.prior.image_optimizer import RowOptimizer
 from MedGSLib.prior.network import Precision, RowNetwork
@@ -142,17 +143,34 @@ def _as_smooth_as_the_stack(planes: Stack, factor: int, stack_ratio: float) -> S
 
 
 def new_network(sampling: Sampling, config: PriorConfig, precision: Precision, context: int = 0) -> RowNetwork:
-    """An untrained network of the configured size, the same for the same seed."""
+    """A network of the configured size that knows nothing of this patient: the general one, or random, the same for the same seed."""
     devices = [precision.device] if precision.device.type == "cuda" else []
     exact = sampling.averaged and sampling.profile.tiles_exactly(sampling.factor)
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         network = RowNetwork(sampling.factor, config.channels, config.depth, context, sampling.averaged, exact)
+    weights = known_weights(sampling, config, context)
+    if weights is not None:
+        network.load_state_dict(weights)
     return network.to(precision.device, memory_format=precision.layout)  # type: ignore[call-overload]
 
 
+def known_weights(sampling: Sampling, config: PriorConfig, context: int) -> dict[str, Tensor] | None:
+    """What a network of the configured size has learnt from synthetic anatomy; None where there is none to start from.
+
+    Without context, it sees the plane itself in place of its neighbours, which it was trained for as well.
+    """
+    shipped = (config.channels, config.depth) == (CHANNELS, DEPTH) and context in (0, CONTEXT)
+    if not (config.general and shipped) or sampling.averaged:
+        return None
+    weights = general_weights(sampling.gap_px, sampling.factor)
+    if context == 0:
+        weights["features.0.weight"] = weights["features.0.weight"].sum(1, keepdim=True)
+    return weights
+
+
 def train(planes: Sequence[RowPlanes], network: RowNetwork, config: PriorConfig, precision: Precision, reporter: Reporter) -> TrainedPrior:
-    """Fit the network with a Charbonnier loss.
+    """Fit the network with a Charbonnier loss; without iterations it stays as it is.
 
     :param planes: at least one, drawn from in turn.
     :raises Cancelled: when the caller cancels.
@@ -171,7 +189,7 @@ def train(planes: Sequence[RowPlanes], network: RowNetwork, config: PriorConfig,
             optimizer.step()
             recent.append(float(loss.detach()))
             reporter.step(step + 1, loss=recent[-1])
-    last = float(np.mean(recent[-max(len(recent) // 10, 1) :]))
+    last = float(np.mean(recent[-max(len(recent) // 10, 1) :])) if recent else float("nan")
     logger.info("prior trained for %d steps, loss %.4f", config.iterations, last)
     return TrainedPrior(network.eval(), precision, last)
 

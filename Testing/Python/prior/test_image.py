@@ -13,10 +13,12 @@ from MedGSLib.baselines.images import INTERPOLATORS
 from MedGSLib.errors import Cancelled, InputError
 from MedGSLib.prior.flow import SlicePair
 from MedGSLib.prior.image import ImagePrior, PriorConfig, image_prior
-from MedGSLib.prior.image_blend import BlendedMotion, default_flow_share
+from MedGSLib.prior.image_blend import BlendedMotion, default_general_share
+from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE
+from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
 
-SMALL = PriorConfig(channels=16, depth=4, iterations=100, draft_iterations=60, flow_share=0.25)
+SMALL = PriorConfig(channels=16, depth=4, iterations=100, draft_iterations=60, learning_rate=0.02, flow_share=0.25)
 TINY = PriorConfig(channels=8, depth=3, iterations=4, draft_iterations=3, flow_share=0.25)
 
 
@@ -132,20 +134,36 @@ def test_flow_share_is_decided_by_left_out_slices_but_stays_near_the_default():
     slices = waves(44, 40, 40)[::4]
     prior = image_prior(slices, 2, (2.0, 2.0), replace(TINY, flow_share=None))
     assert prior.report["left_out_slices"] == 5
-    assert abs(prior.report["flow_share"] - default_flow_share(slices.size)) < 0.15
-    assert prior.report["flow_share"] != default_flow_share(slices.size)
-    few = slices[:4]
-    assert image_prior(few, 2, (2.0, 2.0), replace(TINY, flow_share=None)).report["flow_share"] == default_flow_share(few.size)
+    assert 0 < abs(prior.report["flow_share"] - DEFAULT_FLOW_SHARE) < 0.15
+    few = image_prior(slices[:4], 2, (2.0, 2.0), replace(TINY, flow_share=None))
+    assert few.report["flow_share"] == DEFAULT_FLOW_SHARE and "left_out_slices" not in few.report
 
 
-def test_small_stacks_get_more_motion_and_large_ones_the_quick_kind():
-    assert default_flow_share(10**7) == default_flow_share(100_000) == pytest.approx(0.25)
-    assert default_flow_share(40_000) == default_flow_share(0) == pytest.approx(0.45)
-    assert 0.25 < default_flow_share(70_000) < 0.45
+def test_large_stacks_get_the_quick_kind_of_motion():
     first, second = waves(2, 40, 40)
     single = [SlicePair(first, second, method).at(0.3) for method in ("dis", "tvl1")]
     np.testing.assert_allclose(BlendedMotion(first, second, 1000).at(0.3), np.mean(single, axis=0), atol=1e-6)
     np.testing.assert_array_equal(BlendedMotion(first, second, 10**7).at(0.3), single[0])
+
+
+def test_the_general_network_has_a_say_where_there_is_little_to_learn_from():
+    assert default_general_share(10**7) == default_general_share(200_000) == 0.0
+    assert default_general_share(50_000) == default_general_share(0) == pytest.approx(0.5)
+    slices = waves(5, 40, 36)
+    own, mixed, general = (image_prior(slices, 3, (3.0, 3.0), replace(TINY, general_share=share)) for share in (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(mixed.image, (own.image + general.image) / 2, atol=1e-5)
+    np.testing.assert_array_equal(general.image[::3], slices)
+    assert mixed.disagreement.mean() > own.disagreement.mean()
+    assert image_prior(slices, 3, (3.0, 3.0), TINY).report["general_share"] == default_general_share(slices.size)
+    retrained = image_prior(slices, 3, (3.0, 3.0), replace(TINY, general_share=1.0, seed=4, iterations=9))
+    np.testing.assert_allclose(retrained.image, general.image, atol=1e-6)
+
+
+def test_thick_slices_have_settings_of_their_own():
+    thick = replace(TINY, channels=5, iterations=2, seed=3)
+    prior = image_prior(waves(4, 40, 36), 3, (3.0, 3.0), replace(TINY, thick=thick, seed=8), SliceProfile("box", 1.0))
+    assert (prior.report["channels"], prior.report["iterations"], prior.report["seed"]) == (5, 2, 8)
+    assert image_prior(waves(4, 40, 36), 3, (3.0, 3.0), replace(TINY, thick=thick)).report["channels"] == 8
 
 
 def test_progress_and_cancelling():

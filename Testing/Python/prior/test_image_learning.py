@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from MedGSLib.prior.general_network import CONTEXT
 from MedGSLib.prior.image_apply import neighbouring_planes, predict
 from MedGSLib.prior.image_config import PriorConfig, Sampling
 from MedGSLib.prior.image_optimizer import one_cycle, orthogonalised
-from MedGSLib.prior.image_training import RowPlanes, TrainedPrior, new_network, row_planes, trainable
+from MedGSLib.prior.image_training import RowPlanes, TrainedPrior, known_weights, new_network, row_planes, trainable
 from MedGSLib.prior.network import Precision
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
@@ -96,6 +99,32 @@ def test_prediction_turns_with_the_patient(slices):
     trained = untrained(POINT, context=1)
     turned = predict(trained, np.ascontiguousarray(slices[::-1].transpose(0, 2, 1)), Reporter()).image
     np.testing.assert_allclose(turned[::-1].transpose(0, 2, 1), predict(trained, slices, Reporter()).image, atol=1e-5)
+
+
+def test_turned_views_make_the_prediction_blind_to_a_half_turn(slices):
+    trained = untrained(POINT, context=1)
+    plain = predict(trained, slices, Reporter()).image
+    both = predict(trained, slices, Reporter(), turned=True)
+    turned = predict(trained, np.ascontiguousarray(slices[:, ::-1, ::-1]), Reporter(), turned=True)
+    np.testing.assert_allclose(turned.image[:, ::-1, ::-1], both.image, atol=1e-5)
+    assert np.abs(both.image - plain).max() > 1e-3
+    np.testing.assert_array_equal(both.image[::3], slices)
+    np.testing.assert_array_equal(both.spread[::3], 0)
+
+
+def test_a_network_starts_from_the_general_one_where_it_fits():
+    shipped = PriorConfig()
+    precision, planes = Precision(CPU, reduced=False), torch.rand(2, 1, 6, 20, generator=torch.Generator().manual_seed(0))
+    alone, wide = (new_network(POINT, shipped, precision, context) for context in (0, CONTEXT))
+    with torch.no_grad():
+        torch.testing.assert_close(alone(planes), wide(planes.expand(-1, 2 * CONTEXT + 1, -1, -1)), atol=1e-5, rtol=1e-4)
+    assert wide.head.weight.any()
+    further = new_network(Sampling(3, (6.0, 6.0)), shipped, precision, CONTEXT)
+    assert not torch.equal(further.head.weight, wide.head.weight)
+    strangers = (replace(shipped, general=False), CONTEXT), (replace(shipped, channels=8), CONTEXT), (shipped, 1)
+    for sampling, config, context in ((THICK, shipped, CONTEXT), *((POINT, *stranger) for stranger in strangers)):
+        assert known_weights(sampling, config, context) is None
+        assert not new_network(sampling, config, precision, context).head.weight.any()
 
 
 @pytest.mark.parametrize("shape", [(16, 8, 3, 5), (64, 4, 3, 3)])
