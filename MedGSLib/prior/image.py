@@ -23,7 +23,7 @@ from MedGSLib.prior.image_blend import (
 )
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, reconciled, train_prior
-from MedGSLib.prior.image_training import TrainedPrior, trainable
+from MedGSLib.prior.image_training import TrainedPrior, known_weights, trainable
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.smoothness import motion_certainty, structure_ratio
 from MedGSLib.prior.thick import ProfileOperator, back_project
@@ -168,6 +168,7 @@ def _opening_report(config: PriorConfig, sampling: Sampling, coordinates: NDArra
         "channels": config.channels,
         "depth": config.depth,
         "iterations": config.iterations,
+        "starts_from": "random weights" if known_weights(sampling, config, config.context) is None else "synthetic anatomy",
         "seed": config.seed,
     }
     if coordinates is not None and len(coordinates) > 2:

@@ -30,6 +30,8 @@ FEWEST_LEFT_OUT = 3
 PRIOR_WEIGHT = 20.0
 """The default share counts like this many left-out slices; the fit alone failed on short stacks."""
 SHARE_RANGE = (0.05, 0.6)
+JUDGED_SIDE = 192
+"""Pixels of the middle of each slice that decide the share."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +105,21 @@ def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, 
 
 
 def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device) -> LeaveOneOut | None:
-    """Predict every other acquired slice from the rest with the general network and with flow.
+    """Predict every other acquired slice from the rest with the general network and with flow, in the middle of large slices.
 
     :param sampling: of all slices.
     :return: None where the stack is too short for it.
     """
+    voxels = slices.size
+    rows, columns = (slice(max(0, (side - JUDGED_SIDE) // 2), (side + JUDGED_SIDE) // 2) for side in slices.shape[1:])
+    slices = np.ascontiguousarray(slices[:, rows, columns])
     kept, left_out = slices[::2], slices[1 : len(slices) - 1 + len(slices) % 2 : 2]
     left_out = left_out[: len(kept) - 1]
     if len(left_out) < FEWEST_LEFT_OUT:
         return None
     halved = Sampling(2, (2 * sampling.gap_over_pixel[0], 2 * sampling.gap_over_pixel[1]))
     network = predict(general_prior(halved, Precision(device, config.bf16)), kept, Reporter()).image[1::2]
-    flow = np.stack([BlendedMotion(first, second, slices.size).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
+    flow = np.stack([BlendedMotion(first, second, voxels).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
     return _weigh(left_out, network, flow, 0.5 * (kept[:-1] + kept[1:]))
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from scipy.ndimage import gaussian_filter1d
 
 from MedGSLib.baselines.images import INTERPOLATORS
 from MedGSLib.errors import Cancelled, InputError
 from MedGSLib.prior.flow import SlicePair
-from MedGSLib.prior.image import ImagePrior, PriorConfig, image_prior
-from MedGSLib.prior.image_blend import BlendedMotion, default_general_share
+from MedGSLib.prior.image import ImagePrior, PriorConfig, Sampling, image_prior
+from MedGSLib.prior.image_blend import BlendedMotion, default_general_share, leave_one_out
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
@@ -137,6 +138,16 @@ def test_flow_share_is_decided_by_left_out_slices_but_stays_near_the_default():
     assert 0 < abs(prior.report["flow_share"] - DEFAULT_FLOW_SHARE) < 0.15
     few = image_prior(slices[:4], 2, (2.0, 2.0), replace(TINY, flow_share=None))
     assert few.report["flow_share"] == DEFAULT_FLOW_SHARE and "left_out_slices" not in few.report
+
+
+def test_the_middle_of_large_slices_decides_the_flow_share():
+    slices = waves(14, 210, 40)[::2]
+    elsewhere = slices.copy()
+    elsewhere[:, :9], elsewhere[:, -9:] = 0.0, 1.0
+    judged = [leave_one_out(stack, Sampling(2, (2.0, 2.0)), TINY, torch.device("cpu")) for stack in (slices, elsewhere)]
+    assert judged[0] == judged[1]
+    elsewhere[:, 30:60] = 0.0
+    assert leave_one_out(elsewhere, Sampling(2, (2.0, 2.0)), TINY, torch.device("cpu")) != judged[0]
 
 
 def test_large_stacks_get_the_quick_kind_of_motion():
