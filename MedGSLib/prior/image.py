@@ -22,7 +22,7 @@ from MedGSLib.prior.image_blend import (
     leave_one_out,
 )
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
-from MedGSLib.prior.image_learning import BACK_PROJECTIONS, reconciled, train_prior
+from MedGSLib.prior.image_learning import BACK_PROJECTIONS, affordable_iterations, reconciled, train_prior
 from MedGSLib.prior.image_training import TrainedPrior, known_weights, trainable
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.smoothness import motion_certainty, structure_ratio
@@ -86,7 +86,7 @@ def image_prior(
     sampling = Sampling(factor, gap_over_pixel, profile, structure_ratio(slices) if profile.kind == "point" else None)
     if sampling.averaged and config.thick is not None:
         config = replace(config.thick, method=config.method, seed=config.seed)
-    report = _opening_report(config, sampling, coordinates)
+    report = _opening_report(config, sampling, coordinates) | {"iterations": affordable_iterations(slices.size, sampling, config)}
     if factor == 1 or len(slices) == 1:
         report["method"], report["reason"] = "none", "there is nothing between the slices"
         return ImagePrior(slices.copy(), np.zeros_like(slices), report)
@@ -167,7 +167,6 @@ def _opening_report(config: PriorConfig, sampling: Sampling, coordinates: NDArra
         "profile": {"kind": sampling.profile.kind, "width": sampling.profile.width},
         "channels": config.channels,
         "depth": config.depth,
-        "iterations": config.iterations,
         "starts_from": "random weights" if known_weights(sampling, config, config.context) is None else "synthetic anatomy",
         "seed": config.seed,
     }

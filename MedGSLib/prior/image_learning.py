@@ -21,6 +21,9 @@ Slices = NDArray[np.float32]
 LARGEST_TRAINING_SET = 80 * 2**20
 """Voxels of the slices and their neighbours to train on at most; of longer stacks, evenly spaced slices are taken."""
 BACK_PROJECTIONS = 10
+VOXELS_PER_STEP, ALWAYS_GOOD_STEPS = 300, 250
+"""A network that starts from the general one takes at most one step for so many voxels of the slices, or so many if that is more: with 1000
+steps, stacks of 40 000 to 140 000 voxels came out up to 0.3 dB worse than with 250, those of 280 000 voxels 0.2 dB better."""
 DRAFT_SEED = 1000
 """Added to the seed of the draft's patches, so that the network does not see the same ones again."""
 
@@ -56,7 +59,15 @@ def train_prior(
         if known_weights(sampling, config, config.context) is None:
             network.start_from(draft.network)
         stacks = _among_neighbours(draft, slices, sampling, config.context, reporter)
+    config = replace(config, iterations=affordable_iterations(slices.size, sampling, config))
     return _trained(stacks, network, sampling, config, precision, reporter)
+
+
+def affordable_iterations(voxels: int, sampling: Sampling, config: PriorConfig) -> int:
+    """Training steps before a network that knows other anatomy learns a stack of this size by heart."""
+    if known_weights(sampling, config, config.context) is None:
+        return config.iterations
+    return min(config.iterations, max(ALWAYS_GOOD_STEPS, voxels // VOXELS_PER_STEP))
 
 
 def _trained(

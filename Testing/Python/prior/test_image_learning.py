@@ -11,6 +11,7 @@ import torch
 from MedGSLib.prior.general_network import CONTEXT
 from MedGSLib.prior.image_apply import neighbouring_planes, predict
 from MedGSLib.prior.image_config import PriorConfig, Sampling
+from MedGSLib.prior.image_learning import affordable_iterations
 from MedGSLib.prior.image_optimizer import one_cycle, orthogonalised
 from MedGSLib.prior.image_training import RowPlanes, TrainedPrior, known_weights, new_network, row_planes, trainable
 from MedGSLib.prior.network import Precision
@@ -110,6 +111,14 @@ def test_turned_views_make_the_prediction_blind_to_a_half_turn(slices):
     assert np.abs(both.image - plain).max() > 1e-3
     np.testing.assert_array_equal(both.image[::3], slices)
     np.testing.assert_array_equal(both.spread[::3], 0)
+
+
+def test_small_stacks_are_not_learnt_by_heart():
+    shipped = PriorConfig(iterations=1000)
+    assert [affordable_iterations(voxels, POINT, shipped) for voxels in (10**4, 150_000, 10**7)] == [250, 500, 1000]
+    assert affordable_iterations(10**7, POINT, replace(shipped, iterations=60)) == 60
+    for sampling, config in ((THICK, shipped), (POINT, replace(shipped, general=False))):
+        assert affordable_iterations(10**4, sampling, config) == 1000
 
 
 def test_a_network_starts_from_the_general_one_where_it_fits():
