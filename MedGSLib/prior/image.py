@@ -25,7 +25,7 @@ from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, Prior
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, affordable_iterations, reconciled, train_prior
 from MedGSLib.prior.image_training import TrainedPrior, known_weights, trainable
 from MedGSLib.prior.profile import SliceProfile
-from MedGSLib.prior.smoothness import motion_certainty, structure_ratio
+from MedGSLib.prior.smoothness import sharpness, structure_ratio
 from MedGSLib.prior.thick import ProfileOperator, back_project
 from MedGSLib.progress import Reporter
 
@@ -126,7 +126,7 @@ def apply_prior(
 
 
 def _flow_share(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device, report: dict[str, Any]) -> float:
-    certainty = 1.0 if sampling.stack_ratio is None else motion_certainty(sampling.stack_ratio)
+    certainty = sharpness(sampling.stack_ratio)
     if config.flow_share is not None:
         return config.flow_share * certainty
     judged = leave_one_out(slices, sampling, config, device) if certainty > 0 else None

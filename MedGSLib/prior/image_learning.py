@@ -13,6 +13,7 @@ from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, pre
 from MedGSLib.prior.image_config import PriorConfig, Sampling
 from MedGSLib.prior.image_training import TrainedPrior, known_weights, new_network, row_planes, train
 from MedGSLib.prior.network import Precision, RowNetwork
+from MedGSLib.prior.smoothness import sharpness
 from MedGSLib.prior.thick import ProfileOperator
 from MedGSLib.progress import Reporter
 
@@ -65,10 +66,11 @@ def train_prior(
 
 
 def affordable_iterations(voxels: int, sampling: Sampling, config: PriorConfig) -> int:
-    """Training steps before a network that knows other anatomy learns a stack of this size by heart."""
+    """Training steps before a network that knows other anatomy learns a stack of this size by heart, or blurred rows too well."""
     if known_weights(sampling, config, config.context) is None:
         return config.iterations
-    return min(config.iterations, max(ALWAYS_GOOD_STEPS, voxels // VOXELS_PER_STEP))
+    steps = int(sharpness(sampling.stack_ratio) * voxels / VOXELS_PER_STEP)
+    return min(config.iterations, max(ALWAYS_GOOD_STEPS, steps))
 
 
 def _trained(

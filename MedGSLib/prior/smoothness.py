@@ -57,10 +57,12 @@ def matching_blur(rows: NDArray[np.float32], lag: int, wanted_ratio: float) -> f
     return float(brentq(excess, 1e-3, widest, xtol=SIGMA_TOLERANCE * lag))
 
 
-def motion_certainty(stack_ratio: float) -> float:
-    """Part of the motion compensation to keep: none where slices are so smooth that its warping errors outweigh what it finds.
+def sharpness(stack_ratio: float | None) -> float:
+    """How far a stack is as sharp along its axis as within its slices.
 
-    :param stack_ratio: :func:`structure_ratio` of the stack.
+    Where it is not, the warping errors of motion compensation outweigh what it finds, and blurred rows are not quite like the stack.
+
+    :param stack_ratio: :func:`structure_ratio` of the stack, or None where it does not matter.
     :return: 1 for sharp stacks, falling to 0 at ``CERTAIN``.
     """
-    return float(np.clip((CERTAIN - stack_ratio) / (CERTAIN - SHARP_EDGES), 0, 1))
+    return 1.0 if stack_ratio is None else float(np.clip((CERTAIN - stack_ratio) / (CERTAIN - SHARP_EDGES), 0, 1))

@@ -117,6 +117,7 @@ def test_small_stacks_are_not_learnt_by_heart():
     shipped = PriorConfig(iterations=1000)
     assert [affordable_iterations(voxels, POINT, shipped) for voxels in (10**4, 150_000, 10**7)] == [250, 500, 1000]
     assert affordable_iterations(10**7, POINT, replace(shipped, iterations=60)) == 60
+    assert affordable_iterations(10**7, replace(POINT, stack_ratio=2.5), shipped) == 250
     for sampling, config in ((THICK, shipped), (POINT, replace(shipped, general=False))):
         assert affordable_iterations(10**4, sampling, config) == 1000
 

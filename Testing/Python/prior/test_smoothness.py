@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from MedGSLib.prior.smoothness import CERTAIN, matching_blur, motion_certainty, structure_ratio
+from MedGSLib.prior.smoothness import CERTAIN, matching_blur, sharpness, structure_ratio
 
 
 def _edges(size: int = 400, seed: int = 0) -> np.ndarray:
@@ -56,6 +56,6 @@ def test_a_stack_without_any_structure_asks_for_the_widest_blur_at_most() -> Non
 
 
 def test_motion_fades_out_as_the_stack_gets_smooth() -> None:
-    assert motion_certainty(1.5) == 1.0
-    assert 0 < motion_certainty(2.1) < 1
-    assert motion_certainty(CERTAIN) == motion_certainty(3.0) == 0.0
+    assert sharpness(1.5) == sharpness(None) == 1.0
+    assert 0 < sharpness(2.1) < 1
+    assert sharpness(CERTAIN) == sharpness(3.0) == 0.0
