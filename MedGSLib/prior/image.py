@@ -23,7 +23,7 @@ from MedGSLib.prior.image_blend import (
 )
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, affordable_iterations, reconciled, train_prior
-from MedGSLib.prior.image_training import TrainedPrior, known_weights, trainable
+from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, trainable
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.smoothness import sharpness, structure_ratio
 from MedGSLib.prior.thick import ProfileOperator, back_project
@@ -167,7 +167,7 @@ def _opening_report(config: PriorConfig, sampling: Sampling, coordinates: NDArra
         "profile": {"kind": sampling.profile.kind, "width": sampling.profile.width},
         "channels": config.channels,
         "depth": config.depth,
-        "starts_from": "random weights" if known_weights(sampling, config, config.context) is None else "synthetic anatomy",
+        "starts_from": "synthetic anatomy" if knows_anatomy(sampling, config, config.context) else "random weights",
         "seed": config.seed,
     }
     if coordinates is not None and len(coordinates) > 2:

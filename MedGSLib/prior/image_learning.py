@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MedGSLib.errors import InputError
 from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, predict
 from MedGSLib.prior.image_config import PriorConfig, Sampling
-from MedGSLib.prior.image_training import TrainedPrior, known_weights, new_network, row_planes, train
+from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, new_network, row_planes, train
 from MedGSLib.prior.network import Precision, RowNetwork
 from MedGSLib.prior.smoothness import sharpness
 from MedGSLib.prior.thick import ProfileOperator
@@ -58,7 +58,7 @@ def train_prior(
     if config.context:
         draft_config = replace(config, iterations=config.draft_iterations, seed=config.seed + DRAFT_SEED)
         draft = _trained(stacks, new_network(sampling, config, precision), sampling, draft_config, precision, reporter)
-        if known_weights(sampling, config, config.context) is None:
+        if not knows_anatomy(sampling, config, config.context):
             network.start_from(draft.network)
         stacks = _among_neighbours(draft, slices, sampling, config.context, reporter)
     config = replace(config, iterations=affordable_iterations(slices.size, sampling, config))
@@ -67,7 +67,7 @@ def train_prior(
 
 def affordable_iterations(voxels: int, sampling: Sampling, config: PriorConfig) -> int:
     """Training steps before a network that knows other anatomy learns a stack of this size by heart, or blurred rows too well."""
-    if known_weights(sampling, config, config.context) is None:
+    if not knows_anatomy(sampling, config, config.context):
         return config.iterations
     steps = int(sharpness(sampling.stack_ratio) * voxels / VOXELS_PER_STEP)
     return min(config.iterations, max(ALWAYS_GOOD_STEPS, steps))

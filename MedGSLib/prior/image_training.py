@@ -149,20 +149,19 @@ def new_network(sampling: Sampling, config: PriorConfig, precision: Precision, c
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         network = RowNetwork(sampling.factor, config.channels, config.depth, context, sampling.averaged, exact)
-    weights = known_weights(sampling, config, context)
-    if weights is not None:
-        network.load_state_dict(weights)
+    if knows_anatomy(sampling, config, context):
+        network.load_state_dict(_general_start(sampling, context))
     return network.to(precision.device, memory_format=precision.layout)  # type: ignore[call-overload]
 
 
-def known_weights(sampling: Sampling, config: PriorConfig, context: int) -> dict[str, Tensor] | None:
-    """What a network of the configured size has learnt from synthetic anatomy; None where there is none to start from.
-
-    Without context, it sees the plane itself in place of its neighbours, which it was trained for as well.
-    """
+def knows_anatomy(sampling: Sampling, config: PriorConfig, context: int) -> bool:
+    """Whether a network of the configured size starts from what the general one has learnt from synthetic anatomy."""
     shipped = (config.channels, config.depth) == (CHANNELS, DEPTH) and context in (0, CONTEXT)
-    if not (config.general and shipped) or sampling.averaged:
-        return None
+    return config.general and shipped and not sampling.averaged
+
+
+def _general_start(sampling: Sampling, context: int) -> dict[str, Tensor]:
+    """Weights of the general network; without context, it sees the plane itself beside it, which it was trained for as well."""
     weights = general_weights(sampling.gap_px, sampling.factor)
     if context == 0:
         weights["features.0.weight"] = weights["features.0.weight"].sum(1, keepdim=True)

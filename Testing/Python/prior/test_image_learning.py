@@ -13,7 +13,7 @@ from MedGSLib.prior.image_apply import neighbouring_planes, predict
 from MedGSLib.prior.image_config import PriorConfig, Sampling
 from MedGSLib.prior.image_learning import affordable_iterations
 from MedGSLib.prior.image_optimizer import one_cycle, orthogonalised
-from MedGSLib.prior.image_training import RowPlanes, TrainedPrior, known_weights, new_network, row_planes, trainable
+from MedGSLib.prior.image_training import RowPlanes, TrainedPrior, knows_anatomy, new_network, row_planes, trainable
 from MedGSLib.prior.network import Precision
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
@@ -133,7 +133,7 @@ def test_a_network_starts_from_the_general_one_where_it_fits():
     assert not torch.equal(further.head.weight, wide.head.weight)
     strangers = (replace(shipped, general=False), CONTEXT), (replace(shipped, channels=8), CONTEXT), (shipped, 1)
     for sampling, config, context in ((THICK, shipped, CONTEXT), *((POINT, *stranger) for stranger in strangers)):
-        assert known_weights(sampling, config, context) is None
+        assert not knows_anatomy(sampling, config, context)
         assert not new_network(sampling, config, precision, context).head.weight.any()
 
 
