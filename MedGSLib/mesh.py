@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,7 @@ def with_volume_of_voxels(free: NDArray[np.float32], bound: NDArray[np.float32] 
     part = free[around], None if bound is None else bound[around], inside[around]
     wanted = _enclosed(part[2].astype(np.float32))
 
+    @cache
     def excess(shift: float) -> float:
         return _enclosed(_raised(*part, shift)) - wanted
 

@@ -24,6 +24,7 @@ from MedGSLib.prior.image_blend import (
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, affordable_iterations, reconciled, train_prior
 from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, trainable
+from MedGSLib.prior.network import Precision
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.prior.smoothness import sharpness, structure_ratio
 from MedGSLib.prior.thick import ProfileOperator, back_project
@@ -119,17 +120,17 @@ def apply_prior(
     report["general_share"] = default_general_share(slices.size) if config.general_share is None else config.general_share
     if report["general_share"] > 0:
         blend_with_general(predicted, slices, sampling, report["general_share"], trained.precision, reporter)
-    share = _flow_share(slices, sampling, config, trained.precision.device, report)
+    share = _flow_share(slices, sampling, config, trained.precision, report)
     if share > 0:
         blend_with_flow(predicted.image, predicted.spread, slices, sampling.factor, share, reporter)
     return ImagePrior(predicted.image, predicted.spread, dict(report, flow_share=share), trained.state)
 
 
-def _flow_share(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device, report: dict[str, Any]) -> float:
+def _flow_share(slices: Slices, sampling: Sampling, config: PriorConfig, precision: Precision, report: dict[str, Any]) -> float:
     certainty = sharpness(sampling.stack_ratio)
     if config.flow_share is not None:
         return config.flow_share * certainty
-    judged = leave_one_out(slices, sampling, config, device) if certainty > 0 else None
+    judged = leave_one_out(slices, sampling, precision) if certainty > 0 else None
     if judged is None:
         return DEFAULT_FLOW_SHARE * certainty
     report.update(judged.report)

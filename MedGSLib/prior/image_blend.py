@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from MedGSLib.metrics import best_share
@@ -13,7 +12,7 @@ from MedGSLib.prior.flow import FlowMethod, SlicePair
 from MedGSLib.prior.general_network import CONTEXT
 from MedGSLib.prior.image_apply import DensePrediction, predict
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PriorConfig, Sampling
-from MedGSLib.prior.image_training import TrainedPrior, new_network
+from MedGSLib.prior.image_training import TrainedPrior, new_network, untrained
 from MedGSLib.prior.network import Precision
 from MedGSLib.progress import Reporter
 
@@ -71,7 +70,7 @@ class BlendedMotion:
 
 def general_prior(sampling: Sampling, precision: Precision) -> TrainedPrior:
     """The general network for slices that are points, untouched by any patient."""
-    return TrainedPrior(new_network(sampling, PriorConfig(), precision, CONTEXT).eval(), precision, float("nan"))
+    return untrained(new_network(sampling, PriorConfig(), precision, CONTEXT), precision)
 
 
 def blend_with_general(
@@ -82,9 +81,7 @@ def blend_with_general(
     :param slices: (S, H, W) normalised, points.
     """
     second = predict(general_prior(sampling, precision), slices, reporter)
-    difference = second.image - predicted.image
-    predicted.image[:] += share * difference
-    np.hypot(predicted.spread, difference, out=predicted.spread)
+    _mix_in(second.image, share, predicted.image, predicted.spread)
 
 
 def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, flow_share: float, reporter: Reporter) -> None:
@@ -98,13 +95,18 @@ def blend_with_flow(image: Slices, spread: Slices, slices: Slices, factor: int, 
         pair = BlendedMotion(slices[gap], slices[gap + 1], slices.size)
         for sub in range(1, factor):
             index = gap * factor + sub
-            difference = pair.at(sub / factor) - image[index]
-            image[index] += flow_share * difference
-            np.hypot(spread[index], difference, out=spread[index])
+            _mix_in(pair.at(sub / factor), flow_share, image[index], spread[index])
         reporter.step(gap + 1)
 
 
-def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, device: torch.device) -> LeaveOneOut | None:
+def _mix_in(other: Slices, share: float, image: Slices, spread: Slices) -> None:
+    """Take ``share`` of another prediction into an image, and their difference into its spread, in place."""
+    difference = other - image
+    image += share * difference
+    np.hypot(spread, difference, out=spread)
+
+
+def leave_one_out(slices: Slices, sampling: Sampling, precision: Precision) -> LeaveOneOut | None:
     """Predict every other acquired slice from the rest with the general network and with flow, in the middle of large slices.
 
     :param sampling: of all slices.
@@ -118,7 +120,7 @@ def leave_one_out(slices: Slices, sampling: Sampling, config: PriorConfig, devic
     if len(left_out) < FEWEST_LEFT_OUT:
         return None
     halved = Sampling(2, (2 * sampling.gap_over_pixel[0], 2 * sampling.gap_over_pixel[1]))
-    network = predict(general_prior(halved, Precision(device, config.bf16)), kept, Reporter()).image[1::2]
+    network = predict(general_prior(halved, precision), kept, Reporter()).image[1::2]
     flow = np.stack([BlendedMotion(first, second, voxels).at(0.5) for first, second in zip(kept[:-1], kept[1:], strict=True)])
     return _weigh(left_out, network, flow, 0.5 * (kept[:-1] + kept[1:]))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MedGSLib.errors import InputError
 from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, predict
 from MedGSLib.prior.image_config import PriorConfig, Sampling
-from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, new_network, row_planes, train
+from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, new_network, row_planes, train, untrained
 from MedGSLib.prior.network import Precision, RowNetwork
 from MedGSLib.prior.smoothness import sharpness
 from MedGSLib.prior.thick import ProfileOperator
@@ -53,7 +53,7 @@ def train_prior(
             network.load_state_dict(state)
         except RuntimeError as error:
             raise InputError("The stored prior belongs to other settings; start again without resuming.") from error
-        return TrainedPrior(network.eval(), precision, float("nan"))
+        return untrained(network, precision)
     stacks = (slices[:, None], slices[:, None])
     if config.context:
         draft_config = replace(config, iterations=config.draft_iterations, seed=config.seed + DRAFT_SEED)
@@ -76,6 +76,8 @@ def affordable_iterations(voxels: int, sampling: Sampling, config: PriorConfig) 
 def _trained(
     stacks: tuple[Slices, Slices], network: RowNetwork, sampling: Sampling, config: PriorConfig, precision: Precision, reporter: Reporter
 ) -> TrainedPrior:
+    if config.iterations == 0:
+        return untrained(network, precision)
     planes = row_planes(stacks, sampling, precision.device)
     if not planes:
         raise InputError("The slices are too small in-plane to learn from them what lies in between.")

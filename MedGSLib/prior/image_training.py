@@ -168,8 +168,13 @@ def _general_start(sampling: Sampling, context: int) -> dict[str, Tensor]:
     return weights
 
 
+def untrained(network: RowNetwork, precision: Precision) -> TrainedPrior:
+    """A network that is applied as it is."""
+    return TrainedPrior(network.eval(), precision, float("nan"))
+
+
 def train(planes: Sequence[RowPlanes], network: RowNetwork, config: PriorConfig, precision: Precision, reporter: Reporter) -> TrainedPrior:
-    """Fit the network with a Charbonnier loss; without iterations it stays as it is.
+    """Fit the network with a Charbonnier loss.
 
     :param planes: at least one, drawn from in turn.
     :raises Cancelled: when the caller cancels.
@@ -188,7 +193,7 @@ def train(planes: Sequence[RowPlanes], network: RowNetwork, config: PriorConfig,
             optimizer.step()
             recent.append(float(loss.detach()))
             reporter.step(step + 1, loss=recent[-1])
-    last = float(np.mean(recent[-max(len(recent) // 10, 1) :])) if recent else float("nan")
+    last = float(np.mean(recent[-max(len(recent) // 10, 1) :]))
     logger.info("prior trained for %d steps, loss %.4f", config.iterations, last)
     return TrainedPrior(network.eval(), precision, last)
 

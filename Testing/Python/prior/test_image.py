@@ -16,6 +16,7 @@ from MedGSLib.prior.flow import SlicePair
 from MedGSLib.prior.image import ImagePrior, PriorConfig, Sampling, image_prior
 from MedGSLib.prior.image_blend import BlendedMotion, default_general_share, leave_one_out
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE
+from MedGSLib.prior.network import Precision
 from MedGSLib.prior.profile import SliceProfile
 from MedGSLib.progress import Reporter
 
@@ -144,10 +145,10 @@ def test_the_middle_of_large_slices_decides_the_flow_share():
     slices = waves(14, 210, 40)[::2]
     elsewhere = slices.copy()
     elsewhere[:, :9], elsewhere[:, -9:] = 0.0, 1.0
-    judged = [leave_one_out(stack, Sampling(2, (2.0, 2.0)), TINY, torch.device("cpu")) for stack in (slices, elsewhere)]
+    judged = [leave_one_out(stack, Sampling(2, (2.0, 2.0)), Precision(torch.device("cpu"), reduced=False)) for stack in (slices, elsewhere)]
     assert judged[0] == judged[1]
     elsewhere[:, 30:60] = 0.0
-    assert leave_one_out(elsewhere, Sampling(2, (2.0, 2.0)), TINY, torch.device("cpu")) != judged[0]
+    assert leave_one_out(elsewhere, Sampling(2, (2.0, 2.0)), Precision(torch.device("cpu"), reduced=False)) != judged[0]
 
 
 def test_large_stacks_get_the_quick_kind_of_motion():
