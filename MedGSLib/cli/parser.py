@@ -114,7 +114,7 @@ def _number(text: str) -> float:
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     """How the image and mask of a case are to be understood."""
     group = parser.add_argument_group("input")
-    group.add_argument("--mask", type=Path, metavar="MASK", help="segmentation or label map of the same patient")
+    group.add_argument("--mask", type=Path, metavar="MASK", help="segmentation, label map or partial-volume mask of the same patient")
     group.add_argument(
         "--label",
         type=label,

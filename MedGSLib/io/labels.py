@@ -6,7 +6,7 @@ import colorsys
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,6 +22,13 @@ LabelChoice = Union[str, int, Sequence[Union[str, int]], None]
 MOST_LABELS = 1000
 """A file with more distinct values than this is taken for an image."""
 
+HALF = 0.5
+"""A voxel filled to this share lies inside."""
+ROUNDING = 1e-3
+"""By which resampled shares may leave 0..1, and what counts as full or empty."""
+MOST_BETWEEN = 0.5
+"""A file with more than this part of its voxels neither full nor empty is taken for an image."""
+
 SEGMENT_FIELD = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer|Color)$")
 
 
@@ -35,7 +42,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Segments that may overlap: integer ``layers`` (n, k, j, i), each a label map, at ``ijk_to_ras`` (4x4 to mm)."""
+    """Segments that may overlap: ``layers`` (n, k, j, i) at ``ijk_to_ras`` (4x4 to mm).
+
+    Layers of integers are label maps. Layers of floating-point numbers are partial-volume masks: each holds the share 0..1 of its voxels
+    that its only segment fills.
+    """
 
     layers: NDArray
     ijk_to_ras: Matrix
@@ -46,14 +57,22 @@ class Segmentation:
         """The labels in the order of the file."""
         return tuple(segment.label for segment in self.segments)
 
+    @property
+    def partial(self) -> bool:
+        """Whether the layers are partial-volume masks."""
+        return _holds_shares(self.layers)
+
     def choose(self, choice: LabelChoice) -> Tuple[Segment, ...]:
         """The segments that ``choice`` names (see :func:`select_labels`).
 
-        :raises InputError: if one of them does not exist or is empty.
+        :raises InputError: if one of them does not exist or is empty (of a partial-volume mask: fills no voxel to a half).
         """
         chosen = tuple(self.segments[index] for index in match_labels(self.labels, choice))
-        present = {layer: _distinct(self.layers[layer]) for layer in {segment.layer for segment in chosen}}
-        filled = tuple(segment for segment in chosen if segment.label.value in present[segment.layer])
+        if self.partial:
+            filled = tuple(segment for segment in chosen if self.layers[segment.layer].max() >= HALF)
+        else:
+            present = {layer: _distinct(self.layers[layer]) for layer in {segment.layer for segment in chosen}}
+            filled = tuple(segment for segment in chosen if segment.label.value in present[segment.layer])
         if not filled or (choice not in (None, ()) and len(filled) < len(chosen)):
             empty = [segment.label for segment in chosen if segment not in filled]
             raise InputError(f"The mask is empty: no voxel carries {_listed(empty)}.")
@@ -64,8 +83,19 @@ class Segmentation:
         return Segmentation(self.layers, self.ijk_to_ras, tuple(segments))
 
 
+def filled_share(layer: NDArray, segment: Segment) -> NDArray:
+    """What a segment fills of each voxel of a layer or a part of one: 0..1 in a partial-volume mask, False or True in a label map."""
+    return layer if _holds_shares(layer) else layer == segment.label.value
+
+
+def inside_any(layer: NDArray, segments: Sequence[Segment]) -> NDArray[np.bool_]:
+    """Which voxels of a layer any of its ``segments`` fills, at least to a half."""
+    inside = layer >= HALF if _holds_shares(layer) else np.isin(layer, [segment.label.value for segment in segments])
+    return np.asarray(inside, dtype=bool)
+
+
 def read_segmentation(path: Path) -> Segmentation:
-    """Read a label map (any integer volume) or a Slicer segmentation (.seg.nrrd), overlapping layers included.
+    """Read a label map (whole numbers), a partial-volume mask (shares 0..1) or a Slicer segmentation, overlapping layers included.
 
     :raises InputError: in one sentence, for whatever makes it unusable.
     """
@@ -74,7 +104,7 @@ def read_segmentation(path: Path) -> Segmentation:
         return segmentation_of(frame_files.read_mask_volume(frame_files.frame_files(path)), [Label(1, "mask")])
     if path.is_dir() or dicom.is_dicom(path):
         volume = dicom.read_series(path)
-        return segmentation_of(volume, default_labels(volume.voxels, f"mask {path}"))
+        return segmentation_of(volume, source=f"mask {path}")
     image = images.read_image(path)
     headers = _segment_headers(image)
     if headers and image.GetNumberOfComponentsPerPixel() > 1 and image.GetDimension() == 3:
@@ -83,30 +113,39 @@ def read_segmentation(path: Path) -> Segmentation:
         image = images.scalar_image(image, path)
         layers = sitk.GetArrayFromImage(image)[None]
     matrix = images.ijk_to_ras(image, path)
-    layers = _whole_numbers(layers, path)
+    layers = _labels_or_shares(layers, f"mask {path}")
     if not headers:
         labels = default_labels(layers[0], f"mask {path}")
         return Segmentation(layers, matrix, tuple(Segment(label) for label in labels))
     if max(segment.layer for segment in headers) >= len(layers):
         raise InputError(f"The segmentation {path} is damaged: its header names a layer that the file does not have.")
+    if _holds_shares(layers) and len({segment.layer for segment in headers}) < len(headers):
+        raise InputError(f"The mask {path} holds shares between 0 and 1 of several segments in one layer, which cannot be told apart.")
     return Segmentation(layers, matrix, headers)
 
 
-def segmentation_of(volume: Volume, labels: Sequence[Label]) -> Segmentation:
-    """A label map in memory as a segmentation of one layer."""
-    return Segmentation(volume.voxels[None], volume.ijk_to_ras, tuple(Segment(label) for label in labels))
+def segmentation_of(volume: Volume, labels: Optional[Sequence[Label]] = None, source: str = "mask") -> Segmentation:
+    """A label map or partial-volume mask in memory as a segmentation of one layer.
+
+    :param labels: by default those of :func:`default_labels`.
+    :param source: how to call the mask in a refusal.
+    :raises InputError: if it is neither.
+    """
+    layer = _labels_or_shares(volume.voxels, source)
+    chosen = default_labels(layer, source) if labels is None else labels
+    return Segmentation(layer[None], volume.ijk_to_ras, tuple(Segment(label) for label in chosen))
 
 
 def read_labels(path: Path) -> Tuple[Volume, Tuple[Label, ...]]:
     """Read a mask as one label map and its labels.
 
-    Segments in several layers are flattened, later ones on top where they overlap (:func:`read_segmentation` keeps them apart);
-    if two layers use the same value, the segments are numbered 1, 2, ... in the order of the header.
+    Segments in several layers are flattened, later ones on top where they overlap (:func:`read_segmentation` keeps them apart), and
+    partial-volume masks cut at a half; if two layers use the same value, the segments are numbered 1, 2, ... in the order of the header.
 
     :raises InputError: in one sentence, for whatever makes it unusable.
     """
     segmentation = read_segmentation(path)
-    if len(segmentation.layers) == 1:
+    if len(segmentation.layers) == 1 and not segmentation.partial:
         return Volume(segmentation.layers[0], segmentation.ijk_to_ras), segmentation.labels
     values = [label.value for label in segmentation.labels]
     renumber = len(set(values)) < len(values)
@@ -114,7 +153,7 @@ def read_labels(path: Path) -> Tuple[Volume, Tuple[Label, ...]]:
     labels: List[Label] = []
     for number, segment in enumerate(segmentation.segments, start=1):
         value = number if renumber else segment.label.value
-        flat[segmentation.layers[segment.layer] == segment.label.value] = value
+        flat[inside_any(segmentation.layers[segment.layer], [segment])] = value
         labels.append(Label(value, segment.label.name, segment.label.color))
     return Volume(flat, segmentation.ijk_to_ras), tuple(labels)
 
@@ -166,21 +205,34 @@ def _listed(labels: Sequence[Label], most: int = 20) -> str:
     return shown + (f" and {len(labels) - most} more" if len(labels) > most else "")
 
 
-def _whole_numbers(layers: NDArray, path: Path) -> NDArray:
-    if np.issubdtype(layers.dtype, np.integer):
+def _holds_shares(layers: NDArray) -> bool:
+    return bool(np.issubdtype(layers.dtype, np.floating))
+
+
+def _labels_or_shares(layers: NDArray, source: str) -> NDArray:
+    """Whole numbers as integers, shares between 0 and 1 as float32."""
+    if not _holds_shares(layers):
         return layers
-    whole = np.isfinite(layers) & (layers == np.round(layers))
-    if not whole.all():
-        raise InputError(f"The mask {path} holds values that are not whole numbers, so it is not a label map.")
-    return layers.astype(np.int32)
+    if (np.isfinite(layers) & (layers == np.round(layers))).all():
+        return layers.astype(np.int32)
+    if not ((layers >= -ROUNDING) & (layers <= 1.0 + ROUNDING)).all():
+        raise InputError(
+            f"The {source} is neither a label map nor a partial-volume mask: its values are neither whole numbers nor shares from 0 to 1."
+        )
+    between = float(((layers > ROUNDING) & (layers < 1.0 - ROUNDING)).mean())
+    if between > MOST_BETWEEN:
+        raise InputError(f"The {source} is an image and not a mask: {100.0 * between:.0f} % of its voxels are neither full nor empty.")
+    return np.clip(layers, 0.0, 1.0).astype(np.float32)
 
 
 def default_labels(voxels: NDArray, source: str) -> Tuple[Label, ...]:
-    """One label for each value in the map but zero, with names by number and distinct colours.
+    """One label for each value in the map but zero, with names by number and distinct colours; a single one for a partial-volume mask.
 
     :param source: how to call the map in a refusal.
     :raises InputError: if it is empty, or an image rather than a label map.
     """
+    if _holds_shares(voxels):
+        return (Label(1, "Segment_1"),)
     values = [value for value in _distinct(voxels) if value != 0]
     if not values:
         raise InputError(f"The {source} is empty: all its voxels are zero.")

@@ -26,7 +26,7 @@ def onto_grid(segmentation: Segmentation, volume: Volume) -> Segmentation:
     """The segmentation on the voxels of ``volume``.
 
     A grid that is the same or shifted by whole voxels is copied exactly; another one that overlaps is resampled (each label linearly,
-    the largest one wins), and a warning is logged.
+    the largest one wins; shares linearly), and a warning is logged.
 
     :raises InputError: if the grids, or the segments and the volume, do not overlap; the sentence names both grids.
     """
@@ -140,13 +140,14 @@ def _resampled(layer: NDArray, matrix: Matrix, volume: Volume) -> NDArray:
     """One label map on the grid of ``volume``; slice by slice where the slices are irregular, as a grid of SimpleITK cannot be."""
     source = images.to_image(layer, matrix)
     if volume.positions_mm is None:
-        return _label_linear(source, volume.voxels.shape, volume.ijk_to_ras)
+        return _linear(source, volume.voxels.shape, volume.ijk_to_ras)
     planes = _plane_matrix(volume)
     shape = (1, *volume.voxels.shape[1:])
-    parts = [_label_linear(source, shape, geometry.shifted_origin(planes, (0.0, 0.0, position))) for position in volume.positions_mm]
+    parts = [_linear(source, shape, geometry.shifted_origin(planes, (0.0, 0.0, position))) for position in volume.positions_mm]
     return np.concatenate(parts)
 
 
-def _label_linear(source: sitk.Image, shape_kji: Sequence[int], matrix: Matrix) -> NDArray:
+def _linear(source: sitk.Image, shape_kji: Sequence[int], matrix: Matrix) -> NDArray:
     reference = images.set_geometry(sitk.Image([int(count) for count in reversed(shape_kji)], sitk.sitkUInt8), matrix)
-    return sitk.GetArrayFromImage(sitk.Resample(source, reference, sitk.Transform(), sitk.sitkLabelLinear, 0, source.GetPixelID()))
+    method = sitk.sitkLinear if source.GetPixelID() == sitk.sitkFloat32 else sitk.sitkLabelLinear
+    return sitk.GetArrayFromImage(sitk.Resample(source, reference, sitk.Transform(), method, 0, source.GetPixelID()))

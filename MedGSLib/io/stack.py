@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
 from MedGSLib.io.annotated import annotated_slices
-from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, default_labels, read_segmentation, segmentation_of
+from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, filled_share, inside_any, read_segmentation, segmentation_of
 from MedGSLib.io.resample import onto_grid
 from MedGSLib.io.volumes import Positions, parse_positions, read_volume
 from MedGSLib.volume import Label, SliceStack, Volume
@@ -65,16 +65,14 @@ def build_stack(
 ) -> SliceStack:
     """As :func:`load_stack`, from volumes in memory.
 
-    :param label_volume: integer label map, on any grid that overlaps the volume.
-    :param labels: the labels to take; None takes every value in the map but zero.
+    :param label_volume: label map or partial-volume mask, on any grid that overlaps the volume.
+    :param labels: the labels to take; None takes every value in a label map but zero.
     """
     grid = volume if volume is not None else label_volume
     if grid is None:
         raise InputError("Give an image, a mask, or both.")
     segmentation = None
     if label_volume is not None:
-        if labels is None:
-            labels = default_labels(label_volume.voxels, "mask")
         segmentation = segmentation_of(label_volume, labels)
     return _assemble(volume, grid, segmentation, None, axis, margin_mm, annotated, slice_thickness_mm)
 
@@ -150,13 +148,13 @@ def _origin_index(
 def _inside(layers: NDArray, segments: Sequence[Segment]) -> NDArray[np.bool_]:
     """bool (S, H, W), where any of the segments is."""
     inside = np.zeros(layers.shape[1:], dtype=bool)
-    for layer in {segment.layer for segment in segments}:
-        inside |= np.isin(layers[layer], [segment.label.value for segment in segments if segment.layer == layer])
+    for number in {segment.layer for segment in segments}:
+        inside |= inside_any(layers[number], [segment for segment in segments if segment.layer == number])
     return inside
 
 
 def _occupancy(layers: NDArray, segments: Sequence[Segment], window: Window) -> NDArray[np.float32]:
-    parts = [layers[segment.layer][window] == segment.label.value for segment in segments]
+    parts = [filled_share(layers[segment.layer][window], segment) for segment in segments]
     return np.stack(parts).astype(np.float32)
 
 

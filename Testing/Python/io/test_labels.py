@@ -32,7 +32,8 @@ def write_slicer_segmentation(path: Path, layers: np.ndarray, fields: dict[str, 
     listed = count > 1
     lines = [
         "NRRD0004",
-        "type: unsigned char",
+        f"type: {'float' if layers.dtype == np.float32 else 'unsigned char'}",
+        "endian: little",
         f"dimension: {4 if listed else 3}",
         "space: left-posterior-superior",
         f"sizes: {f'{count} ' if listed else ''}{i} {j} {k}",
@@ -160,12 +161,56 @@ def test_an_empty_mask(tmp_path: Path, plain: Plain) -> None:
         read_labels(plain(tmp_path / "a.nrrd", np.zeros((3, 4, 5), np.uint8), PLACE))
 
 
-@pytest.mark.parametrize("bad", [0.5, np.nan])
-def test_values_that_are_not_whole(tmp_path: Path, plain: Plain, bad: float) -> None:
+@pytest.mark.parametrize("bad", [1.5, -0.5, np.nan, np.inf])
+def test_values_that_are_neither_whole_nor_shares(tmp_path: Path, plain: Plain, bad: float) -> None:
     voxels = np.ones((3, 4, 5), np.float32)
     voxels[1, 1, 1] = bad
-    with pytest.raises(InputError, match="not whole numbers"):
+    with pytest.raises(InputError, match="neither whole numbers nor shares"):
         read_labels(plain(tmp_path / "a.nrrd", voxels, PLACE))
+
+
+@pytest.fixture
+def shares() -> np.ndarray:
+    """A ball of radius 6 voxels that half of the voxels of its surface fill in part."""
+    k, j, i = np.indices((16, 18, 20)) - np.array([8.0, 9.0, 10.0])[:, None, None, None]
+    return np.clip(6.5 - np.sqrt(k**2 + j**2 + i**2), 0.0, 1.0).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_partial_volume_mask(tmp_path: Path, plain: Plain, shares: np.ndarray, kind: type) -> None:
+    path = plain(tmp_path / "a.nrrd", shares.astype(kind) * (1.0 + 1e-4), PLACE)
+    segmentation = read_segmentation(path)
+    assert segmentation.partial and segmentation.labels == (Label(1, "Segment_1"),)
+    np.testing.assert_allclose(segmentation.layers[0], shares, atol=2e-4)
+    assert segmentation.layers.max() == 1.0
+    flat, labels = read_labels(path)
+    assert labels == segmentation.labels
+    np.testing.assert_array_equal(flat.voxels, segmentation.layers[0] >= 0.5)
+
+
+def test_partial_volume_masks_of_a_slicer_segmentation(tmp_path: Path, shares: np.ndarray) -> None:
+    fields = FIELDS | {"Segment1_Layer": "1"}
+    path = write_slicer_segmentation(tmp_path / "a.seg.nrrd", np.stack([shares, shares[:, ::-1] / 4 * 3]), fields)
+    stack = load_stack(None, path, margin_mm=None)
+    assert [label.name for label in stack.labels] == ["Aorta, true lumen", "Thrombus"]
+    np.testing.assert_array_equal(stack.occupancy[0], shares)
+    np.testing.assert_allclose(stack.occupancy[1], shares[:, ::-1] * 0.75, atol=1e-6)
+
+
+def test_shares_of_two_segments_in_one_layer(tmp_path: Path, shares: np.ndarray) -> None:
+    with pytest.raises(InputError, match="cannot be told apart"):
+        read_segmentation(write_slicer_segmentation(tmp_path / "a.seg.nrrd", shares[None], FIELDS))
+
+
+def test_a_partial_volume_mask_that_fills_no_voxel_to_a_half(tmp_path: Path, plain: Plain, shares: np.ndarray) -> None:
+    with pytest.raises(InputError, match="empty"):
+        load_stack(None, plain(tmp_path / "a.nrrd", shares / 3, PLACE))
+
+
+def test_an_image_from_0_to_1_given_for_a_mask(tmp_path: Path, plain: Plain) -> None:
+    values = np.random.default_rng(0).random((8, 9, 10), np.float32)
+    with pytest.raises(InputError, match="image and not a mask: (99|100) %"):
+        read_segmentation(plain(tmp_path / "a.nrrd", values, PLACE))
 
 
 def test_an_image_given_for_a_mask(tmp_path: Path, plain: Plain) -> None:

@@ -109,3 +109,21 @@ def test_a_segment_beyond_the_image_is_refused(oriented: Volume, shift: float) -
 def test_grids_in_words() -> None:
     matrix = np.diag([-0.5, -0.5, 3.0, 1.0])
     assert describe_grid((10, 20, 30), matrix) == "30 x 20 x 10 voxels of 0.5 x 0.5 x 3 mm from (-15, -10, -2) to (0, 0, 28) mm RAS"
+
+
+def test_a_partial_volume_mask_is_resampled_linearly(oriented: Volume) -> None:
+    fine = np.diag([0.5, -0.6, 0.7, 1.0])
+    fine[:3, 3] = middle(oriented) - geometry.transform_points(fine, np.array([20.0, 20.0, 20.0]))
+    index = np.stack(np.meshgrid(*(np.arange(41),) * 3, indexing="ij"), axis=-1)[..., ::-1]
+    normal = np.array([0.5, -0.7, 0.5])
+
+    def share(points: np.ndarray) -> np.ndarray:
+        return np.clip(0.5 + (points - middle(oriented)) @ normal / 16.0, 0.0, 1.0).astype(np.float32)
+
+    shares = share(geometry.transform_points(fine, index))
+    moved = onto_grid(Segmentation(shares[None], fine, (Segment(Label(1, "ball")),)), oriented).layers[0]
+    k, j, i = np.indices(oriented.voxels.shape)
+    points = geometry.transform_points(oriented.ijk_to_ras, np.stack([i, j, k], axis=-1))
+    inner = np.linalg.norm(points - middle(oriented), axis=-1) < 7.0
+    assert np.ptp(moved[inner]) > 0.5
+    np.testing.assert_allclose(moved[inner], share(points)[inner], atol=1e-5)

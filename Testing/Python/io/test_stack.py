@@ -193,3 +193,13 @@ def test_a_real_case_with_a_mask_on_a_smaller_grid(shared_data: Path, caplog: py
     stack = load_stack(case / "image.nii.gz", case / "seg.nrrd", labels=[1, 2])
     assert stack.occupancy is not None and stack.occupancy.shape[0] == 2
     assert not caplog.records
+
+
+def test_shares_of_a_partial_volume_mask_stay_at_their_points(oriented: Volume) -> None:
+    shares = np.zeros(oriented.voxels.shape, np.float32)
+    shares[6:12, 9:14, 5:13] = np.random.default_rng(5).uniform(0.4, 1.0, (6, 5, 8))
+    stack = build_stack(oriented, Volume(shares.astype(np.float64), oriented.ijk_to_ras), margin_mm=3.0)
+    assert stack.occupancy is not None and stack.image is not None
+    assert [label.name for label in stack.labels] == ["Segment_1"]
+    place = {value: share for value, share in zip(oriented.voxels.ravel().tolist(), shares.ravel().tolist())}
+    assert np.array_equal(stack.occupancy[0], np.vectorize(place.__getitem__, otypes=[np.float32])(stack.image.astype(int)))
