@@ -16,10 +16,12 @@ from MedGSLib.mesh import mesh_summary
 from MedGSLib.metrics import mean_psnr
 from MedGSLib.metrics_surface import topology
 from MedGSLib.preparation import Preparation, thickness_decision
+from MedGSLib.prior.mask_areas import volume_of_areas
 from MedGSLib.prior.smoothness import CERTAIN
 from MedGSLib.self_check import SelfCheck
 from MedGSLib.training.fit import FitReport
 from MedGSLib.uncertainty import measured_error_mm, position_error_mm
+from MedGSLib.volume import SliceStack
 
 SCHEMA_VERSION = 1
 NOTICE = "Research use only. Slices between the acquired ones are interpolated, not measured."
@@ -127,9 +129,26 @@ def _reproduction(prepared: Preparation, rendered: NDArray[np.float32]) -> float
 
 def _segment(mesh: vtkPolyData, prepared: Preparation, label: str, check: SelfCheck | None) -> dict[str, Any]:
     found = topology(mesh)
-    return mesh_summary(mesh).as_dict() | {
-        "closed": found.closed,
-        "manifold": found.manifold,
-        "position_error_between_slices_q90_mm": position_error_mm(prepared, label, check),
-        "position_error_is_calibrated": measured_error_mm(label, check) is not None,
+    return (
+        mesh_summary(mesh).as_dict()
+        | _volume_by_areas(prepared.stack, label)
+        | {
+            "closed": found.closed,
+            "manifold": found.manifold,
+            "position_error_between_slices_q90_mm": position_error_mm(prepared, label, check),
+            "position_error_is_calibrated": measured_error_mm(label, check) is not None,
+        }
+    )
+
+
+def _volume_by_areas(stack: SliceStack, label: str) -> dict[str, float | None]:
+    """What the annotated slices alone say of the volume between the first and the last of them, for comparison with the mesh."""
+    assert stack.occupancy is not None
+    number = [each.name for each in stack.labels].index(label)
+    row_mm, column_mm = stack.pixel_mm
+    areas = stack.occupancy[number, stack.annotated].sum(axis=(1, 2), dtype=np.float64) * row_mm * column_mm
+    promised = volume_of_areas(areas, stack.positions_mm[stack.annotated])
+    return {
+        "volume_by_areas_cm3": None if promised is None else promised.volume / 1000.0,
+        "volume_by_areas_standard_error_cm3": None if promised is None else promised.standard_error / 1000.0,
     }

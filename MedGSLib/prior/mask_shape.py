@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from MedGSLib.baselines.masks import interpolate_linear
+from MedGSLib.prior.mask_areas import level_of_areas, voxels_of_areas
 from MedGSLib.prior.mask_distance import signed_distance_2d
 from MedGSLib.prior.shape_network import COEFFICIENTS, SLICE_PADDING, RowNetwork, SliceNetwork, between, load_networks, row_signed_distance
 from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX
@@ -23,6 +24,8 @@ from MedGSLib.progress import Reporter
 Distances = NDArray[np.float32]
 
 FIELD_LIMIT_PX = 8.0
+LARGEST_LEVEL = 2.0
+"""Log odds at which the networks' field may be cut instead of 0, so that its volume is the one that the annotated areas promise."""
 MARGIN_PX = 12
 ISOTROPY_TOLERANCE = 0.02
 _UNITS_PER_GAP = 16
@@ -73,6 +76,8 @@ def interpolate_shape(
 ) -> Distances:
     """The mean of both networks between the annotated slices; these keep their own distances, also beyond the first and last.
 
+    Between them the volume is within a standard error of what the areas of the annotated slices promise.
+
     :param distances: (A, H, W), positive inside, in px of the column direction, empty slices capped.
     :param coordinates: (A,), increasing, in units of the slice gap that ``gap_over_pixel`` (row, column) refers to.
     :param wanted: (T,) in the same units.
@@ -99,7 +104,10 @@ def interpolate_shape(
     sides = (box[0].stop - box[0].start, box[1].stop - box[1].start)
     inside = np.concatenate([gap.rows for gap in gaps])
     linear = interpolate_linear(distances[:, box[0], box[1]], coordinates, wanted[inside])
-    found = [_in_pixels(plane, guess, row_step) for plane, guess in zip(_restore(field, steps, sides), linear)]
+    planes = _restore(field, steps, sides)
+    promised = voxels_of_areas(np.count_nonzero(distances > 0, axis=(1, 2)), coordinates, wanted[inside])
+    planes = planes - np.float32(level_of_areas(planes, 0.0, LARGEST_LEVEL, promised))
+    found = [_in_pixels(plane, guess, row_step) for plane, guess in zip(planes, linear)]
     out[inside] = -limit
     target = np.ix_(inside, np.arange(box[0].start, box[0].stop), np.arange(box[1].start, box[1].stop))
     out[target] = np.clip(np.stack(found), -limit, limit)

@@ -83,6 +83,22 @@ def test_segments_have_their_size_and_how_sure_it_is():
     assert calibrated["self_check"]["left_out_slices"] == 2
 
 
+def test_the_volume_by_areas_stands_beside_that_of_the_mesh():
+    positions = tuple(1.5 * k for k in range(7))
+    stack = SliceStack(None, np.zeros((1, 7, 12, 14), np.float32), (Label(1, "box"),), np.ones(7, bool), np.array(positions), MATRIX)
+    stack.occupancy[0, 1:6, 3:9, 4:10] = 1.0
+    config = preset_config("fast", mode="mask", scale=3)
+    prepared = prepare(stack, config, Reporter())
+    rendered = np.zeros((19, 1, 12, 14), np.float32)
+    mesh = occupancy_to_mesh(np.pad(np.ones((13, 6, 6)), ((3, 3), (3, 3), (4, 4))), stack.index_to_ras(0.5))
+    segment = describe(prepared, config, FIT, "because", rendered, {"box": mesh}, None)["segments"]["box"]
+    full = 36 * 0.5 * 2.0 * 5 * 1.5 / 1000.0
+    assert segment["volume_by_areas_cm3"] == pytest.approx(full)
+    assert segment["volume_by_areas_standard_error_cm3"] == pytest.approx(full / 5 * 2 / np.sqrt(480.0), rel=1e-6)
+    few = described()["segments"]["box"]
+    assert few["volume_by_areas_cm3"] is None and few["volume_by_areas_standard_error_cm3"] is None
+
+
 def test_parts_that_are_not_there_are_null():
     only_mask, only_image = described(mode="mask"), described(mode="image")
     assert only_mask["window"] is None and only_mask["fit"]["gaussians_on_acquired_slices_psnr_db"] is None
