@@ -24,7 +24,7 @@ from MedGSLib.io.meshes import read_mesh
 from MedGSLib.io.stack import load_stack
 from MedGSLib.io.volumes import read_volume
 from MedGSLib.longitudinal.growth import Sampling
-from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh
+from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh, with_volume_of_voxels
 from MedGSLib.prior.mask_distance import slice_signed_distances
 from MedGSLib.volume import Label, SliceStack, Volume
 
@@ -193,7 +193,7 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
     if parts := wall_parts(list(surfaces)):
         fields = [read_volume(folder / f"occupancy_{Label(0, part).file_name}.nrrd") for part in parts]
         whole = np.minimum(np.sum([part.voxels for part in fields], axis=0, dtype=np.float32), 1.0)
-        surfaces[OUTER_WALL] = occupancy_to_mesh(whole, fields[0].ijk_to_ras)
+        surfaces[OUTER_WALL] = occupancy_to_mesh(with_volume_of_voxels(whole), fields[0].ijk_to_ras)
     volume, mask = _result_volume(folder, image)
     facts = {"source": "result", "preset": report.get("preset"), "slice_thickness_mm": geometry.get("slice_thickness_mm")}
     when = date or parse_date(str((report.get("inputs") or {}).get("study_date") or ""))
