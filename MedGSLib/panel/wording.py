@@ -103,6 +103,9 @@ def _segmentLine(name: str, values: Mapping[str, Any]) -> str:
         )
         if isinstance(values.get(key), (int, float))
     ]
+    byAreas, error = values.get("volume_by_areas_cm3"), values.get("volume_by_areas_standard_error_cm3")
+    if isinstance(byAreas, (int, float)) and isinstance(error, (int, float)):
+        parts.append(f"by the areas of the drawn slices {byAreas:.2f} +- {error:.2f} cm3")
     band = values.get("position_error_between_slices_q90_mm")
     if isinstance(band, (int, float)) and values.get("position_error_is_calibrated"):
         parts.append(f"surface between slices right to {band:.1f} mm (90 %)")

@@ -67,6 +67,14 @@ def test_summary_compares_with_linear_interpolation():
     assert wording.summary({"remarks": ["The slices overlap."]}, []).startswith("The slices overlap.\n")
 
 
+def test_summary_sets_the_volume_beside_what_the_drawn_slices_say():
+    segment = {"volume_cm3": 36.02, "volume_by_areas_cm3": 36.5, "volume_by_areas_standard_error_cm3": 0.208}
+    line = "aorta: volume 36.02 cm3, by the areas of the drawn slices 36.50 +- 0.21 cm3"
+    assert wording.summary({"segments": {"aorta": segment}}, []).splitlines()[0] == line
+    too_few = segment | {"volume_by_areas_cm3": None, "volume_by_areas_standard_error_cm3": None}
+    assert wording.summary({"segments": {"aorta": too_few}}, []).splitlines()[0] == "aorta: volume 36.02 cm3"
+
+
 def test_estimates_come_from_runs_on_this_computer():
     calibration = Calibration()
     assert "rough guess" in calibration.sentence(1_000_000, "standard", True)
