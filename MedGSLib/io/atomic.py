@@ -37,7 +37,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place, flushed to disk, once the block ends without an error.
 
     The temporary name keeps every suffix of ``path``, so that writers which choose the format by suffix work. A missing parent
-    folder is made. On any error the temporary file is removed and an earlier file at ``path`` stays as it was.
+    folder is made. The file has the mode of any new file, whatever its writer thinks. On any error the temporary file is removed and an
+    earlier file at ``path`` stays as it was.
 
     :raises ResourceError: if the disk or the quota is full.
     :raises InputError: if the place cannot be written to for another reason.
@@ -46,7 +47,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        usual_mode = _mode_of_new_files(temporary)
         yield temporary
+        temporary.chmod(usual_mode)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -55,6 +58,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _mode_of_new_files(path: Path) -> int:
+    """The mode of a file made at ``path``, which is gone again; some writers leave theirs readable by the user alone."""
+    path.touch()
+    try:
+        return path.stat().st_mode
+    finally:
+        path.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:

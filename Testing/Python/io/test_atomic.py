@@ -25,6 +25,20 @@ def test_content_takes_the_final_name_and_leaves_nothing_else(tmp_path: Path) ->
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes")
+def test_others_may_read_what_new_files_let_them(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    with atomic_write(tmp_path / "a.bin") as temporary:
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_writer_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError), atomic_write(tmp_path / "a.bin"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_keeps_the_earlier_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("before")
