@@ -6,7 +6,7 @@ the position t in the gap, starting from the signed distances of the slices:
     d(t) = (1 - t) d0 + t d1 + 4 t (1 - t) sum_j c_j (2 t - 1)^j
 
 so that they reproduce the slices themselves and start from linear interpolation. :class:`SliceNetwork` sees four whole neighbouring
-slices; :class:`RowNetwork` sees a plane across the stack, in which each slice is one row.
+slices; :class:`RowNetwork` sees a plane across the stack, in which each slice is one row, and the planes beside it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ _SLOPE = 0.1
 
 
 def between(before: Tensor, after: Tensor, coefficients: Tensor, t: Tensor) -> Tensor:
-    """The distances at positions ``t`` (T,) of a gap.
+    """The distances at positions ``t`` of a gap.
 
     :param before: (B, ...) distances of the slice at t = 0; :param after: those at t = 1.
     :param coefficients: (B, J, ...) of the polynomial correction.
+    :param t: (T,), or (B, T) where each gap has its own.
     :return: (B, T, ...).
     """
-    shape = (1, -1) + (1,) * (before.ndim - 1)
-    powers = (2 * t - 1)[:, None] ** torch.arange(coefficients.shape[1], device=t.device)
-    correction = torch.einsum("tj,bj...->bt...", powers * (4 * t * (1 - t))[:, None], coefficients)
-    return torch.lerp(before[:, None], after[:, None], t.view(shape)) + correction
+    t = t.expand(len(before), -1)
+    powers = (2 * t - 1)[..., None] ** torch.arange(coefficients.shape[1], device=t.device)
+    correction = torch.einsum("btj,bj...->bt...", powers * (4 * t * (1 - t))[..., None], coefficients)
+    return torch.lerp(before[:, None], after[:, None], t.reshape(*t.shape, *(1,) * (before.ndim - 1))) + correction
 
 
 def _gap_plane(gap_px: Tensor, like: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class SliceNetwork(nn.Module):
 
     DILATIONS = (1, 2, 4, 8, 4, 2, 1)
 
-    def __init__(self, channels: int = 32) -> None:
+    def __init__(self, channels: int = 64) -> None:
         super().__init__()
         self.head = nn.Conv2d(17, channels, 3, padding=1)
         self.blocks = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in self.DILATIONS)
@@ -80,22 +81,28 @@ class SliceNetwork(nn.Module):
 
 
 class RowNetwork(nn.Module):
-    """Coefficients of all gaps of a plane across the stack from the distances along its rows.
+    """Coefficients of all gaps of a plane across the stack from the distances along the rows of it and of its neighbours.
 
     :param channels: width of the hidden layers; :param depth: number of convolutions with the last.
+    :param context: neighbouring planes that are seen on each side of the plane.
     """
 
-    def __init__(self, channels: int = 48, depth: int = 7) -> None:
+    def __init__(self, channels: int = 64, depth: int = 8, context: int = 2) -> None:
         super().__init__()
-        self.head = nn.Conv2d(2, channels, (3, 5), padding=(1, 2))
+        self.context = context
+        self.head = nn.Conv2d(2 * context + 2, channels, (3, 5), padding=(1, 2))
         sizes = [(3, 5) if index % 2 == 0 else (3, 3) for index in range(depth - 2)]
         self.blocks = nn.ModuleList(nn.Conv2d(channels, channels, size, padding=(1, size[1] // 2)) for size in sizes)
         self.tail = nn.Conv2d(channels, COEFFICIENTS, (2, 3), padding=(0, 1))
         _zero(self.tail)
 
     def forward(self, rows: Tensor, gap_px: Tensor) -> Tensor:
-        """:param rows: (B, R, W) distances along rows in px; :param gap_px: (B,). :return: (B, J, R - 1, W) coefficients in px."""
-        scaled = rows[:, None].clamp(-ROW_LIMIT_PX, ROW_LIMIT_PX) / 4
+        """Coefficients of the middle plane.
+
+        :param rows: (B, 2 * context + 1, R, W), neighbouring planes in order, distances along rows in px. :param gap_px: (B,).
+        :return: (B, J, R - 1, W) in px.
+        """
+        scaled = rows.clamp(-ROW_LIMIT_PX, ROW_LIMIT_PX) / 4
         hidden = functional.leaky_relu(self.head(torch.cat([scaled, _gap_plane(gap_px, scaled)], 1)), _SLOPE)
         for block in self.blocks:
             hidden = hidden + functional.leaky_relu(block(hidden), _SLOPE)
@@ -119,7 +126,8 @@ def load_networks(path: Path = WEIGHTS_PATH) -> tuple[SliceNetwork, RowNetwork]:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
         row_depth = 2 + sum(name.startswith("rows.blocks.") and name.endswith(".weight") for name in weights)
         slices = SliceNetwork(weights["slices.head.weight"].shape[0])
-        rows = RowNetwork(weights["rows.head.weight"].shape[0], row_depth)
+        channels, planes = weights["rows.head.weight"].shape[:2]
+        rows = RowNetwork(channels, row_depth, (planes - 2) // 2)
         for prefix, network in (("slices.", slices), ("rows.", rows)):
             network.load_state_dict({name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)})
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:

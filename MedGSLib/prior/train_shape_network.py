@@ -13,19 +13,26 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from MedGSLib.prior.shape_network import RowNetwork, SliceNetwork, between, row_signed_distance, save_networks
-from MedGSLib.prior.shape_synthesis import ANNOTATED, SIDE, WANTED_FRACTIONS, ShapeSet, make_shapes
+from MedGSLib.prior.mask_distance import slice_signed_distances
+from MedGSLib.prior.shape_network import SLICE_LIMIT_PX, RowNetwork, SliceNetwork, between, row_signed_distance, save_networks
+from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX, SIDE, ShapeSet, make_shapes
 
 log = logging.getLogger(__name__)
 
-EMA = 0.995
+EMA = 0.998
+MISSING_SHARE = 0.12
+PLANES_OF_A_SHAPE = 3
+
+Network = TypeVar("Network", SliceNetwork, RowNetwork)
 
 
 @dataclass(frozen=True)
@@ -34,77 +41,86 @@ class TrainingPlan:
 
     shapes: int = 6000
     seed: int = 7
-    slice_channels: int = 48
-    slice_iterations: int = 4000
+    slice_channels: int = 64
+    slice_iterations: int = 10000
     slice_batch: int = 16
     slice_rate: float = 1.5e-3
-    row_channels: int = 48
-    row_depth: int = 7
-    row_iterations: int = 4000
+    slice_positions: int = 3
+    row_channels: int = 64
+    row_depth: int = 8
+    row_context: int = 2
+    row_iterations: int = 14000
     row_batch: int = 24
-    row_rate: float = 3e-3
+    row_rate: float = 1.5e-3
     row_gaps: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9)
     row_count: int = 12
 
 
-def side_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
+def side_loss(predicted: Tensor, inside: Tensor) -> Tensor:
     """Cross-entropy of which pixels are inside; the prediction becomes a log odds whose sign is the shape."""
-    return functional.binary_cross_entropy_with_logits(predicted, (wanted > 0).float())
-
-
-def _augmented(sample: np.ndarray, rng: Generator) -> np.ndarray:
-    """A sample (9, H, W) mirrored, transposed and turned upside down at random, at times without an outer slice."""
-    annotated, wanted = sample[: len(ANNOTATED)], sample[len(ANNOTATED) :]
-    if rng.random() < 0.5:
-        annotated, wanted = annotated[::-1], wanted[::-1]
-    annotated = annotated.copy()
-    for outer, inner in ((0, 1), (3, 2)):
-        if rng.random() < 0.12:
-            annotated[outer] = annotated[inner]
-    joined = np.concatenate([annotated, wanted])
-    if rng.random() < 0.5:
-        joined = joined[:, ::-1]
-    if rng.random() < 0.5:
-        joined = joined[:, :, ::-1]
-    return joined.transpose(0, 2, 1) if rng.random() < 0.5 else joined
+    return functional.binary_cross_entropy_with_logits(predicted, inside.float())
 
 
 def slice_loss(network: nn.Module, shapes: ShapeSet, plan: TrainingPlan, rng: Generator) -> Tensor:
-    """Loss of one random batch of the slice network."""
-    chosen = rng.integers(0, len(shapes.gaps), plan.slice_batch)
-    samples = np.stack([_augmented(shapes.distances[k].astype(np.float32), rng) for k in chosen])
-    batch = torch.from_numpy(samples)
-    slices, wanted = batch[:, : len(ANNOTATED)], batch[:, len(ANNOTATED) :]
+    """Loss of one random batch of the slice network: four slices of each shape, and some of those between the middle two."""
+    seen: list[NDArray[np.float32]] = []
+    wanted: list[NDArray[np.bool_]] = []
+    places: list[NDArray[np.float64]] = []
+    gaps: list[int] = []
+    while len(seen) < plan.slice_batch:
+        shape = shapes.draw(rng)
+        gap = max(2, round(float(np.exp(rng.uniform(*np.log(GAP_RANGE_PX))))))
+        start = rng.integers(0, SIDE - 3 * gap)
+        slices = shape[start : start + 3 * gap + 1 : gap]
+        middle = shape[start + gap : start + 2 * gap]
+        if not (slices[1].any() or slices[2].any()):
+            continue
+        offsets = rng.integers(1, gap, plan.slice_positions)
+        seen.append(_slice_distances(slices, rng))
+        wanted.append(middle[offsets])
+        places.append(offsets / gap)
+        gaps.append(gap)
+    distances = torch.from_numpy(np.stack(seen))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        coefficients = network(slices, torch.from_numpy(shapes.gaps[chosen]))
-    predicted = between(slices[:, 1], slices[:, 2], coefficients, torch.tensor(WANTED_FRACTIONS))
-    return side_loss(predicted, wanted)
+        coefficients = network(distances, torch.tensor(gaps, dtype=torch.float32))
+    predicted = between(distances[:, 1], distances[:, 2], coefficients, torch.from_numpy(np.stack(places).astype(np.float32)))
+    return side_loss(predicted, torch.from_numpy(np.stack(wanted)))
 
 
-def row_loss(network: nn.Module, shapes: ShapeSet, plan: TrainingPlan, rng: Generator) -> Tensor:
-    """Loss of one random batch of the row network: slices of the shapes of which every gap-th row is kept."""
+def _slice_distances(slices: NDArray[np.bool_], rng: Generator) -> NDArray[np.float32]:
+    """Distances (4, H, W) of neighbouring slices, at times with an outer one missing."""
+    distances = np.clip(slice_signed_distances(slices), -SLICE_LIMIT_PX, SLICE_LIMIT_PX)
+    for outer, inner in ((0, 1), (3, 2)):
+        if rng.random() < MISSING_SHARE:
+            distances[outer] = distances[inner]
+    return distances
+
+
+def row_loss(network: RowNetwork, shapes: ShapeSet, plan: TrainingPlan, rng: Generator) -> Tensor:
+    """Loss of one random batch of the row network: planes through the shapes, with their neighbours, of which every gap-th row is kept."""
     gap = int(rng.choice(plan.row_gaps))
-    rows = min(plan.row_count, (SIDE - 1) // gap)
-    pictures: list[np.ndarray] = []
+    height = min(plan.row_count, (SIDE - 1) // gap) * gap
+    reach = network.context
+    pictures: list[NDArray[np.bool_]] = []
     while len(pictures) < plan.row_batch:
-        picture = shapes.distances[rng.integers(len(shapes.gaps)), rng.integers(len(ANNOTATED), shapes.distances.shape[1])]
-        picture = picture.T if rng.random() < 0.5 else picture
-        start = rng.integers(0, SIDE - rows * gap)
-        picture = picture[start : start + rows * gap + 1]
-        if (picture > 0).any():
-            picture = picture[::-1] if rng.random() < 0.5 else picture
-            pictures.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
-    truth = np.stack(pictures).astype(np.float32)
-    kept = torch.from_numpy(row_signed_distance(truth[:, ::gap]))
-    wanted = torch.from_numpy(np.stack([truth[:, j:-1:gap] for j in range(1, gap)], axis=1))
+        shape = shapes.draw(rng)
+        for _ in range(PLANES_OF_A_SHAPE):
+            plane, start = rng.integers(reach, SIDE - reach), rng.integers(0, SIDE - height)
+            picture = shape[start : start + height + 1, plane - reach : plane + reach + 1]
+            if picture[:, reach].any():
+                pictures.append(picture)
+    truth = np.stack(pictures[: plan.row_batch]).transpose(0, 2, 1, 3)
+    kept = torch.from_numpy(row_signed_distance(truth[:, :, ::gap] - np.float32(0.5)))
+    wanted = torch.from_numpy(np.stack([truth[:, reach, j:-1:gap] for j in range(1, gap)], axis=1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         coefficients = network(kept, torch.full((len(kept),), float(gap)))
-    predicted = between(kept[:, :-1], kept[:, 1:], coefficients, torch.arange(1, gap) / gap)
-    return side_loss(predicted, wanted)
+    middle = kept[:, reach]
+    return side_loss(between(middle[:, :-1], middle[:, 1:], coefficients, torch.arange(1, gap) / gap), wanted)
 
 
-def train(network: nn.Module, loss: Callable[[nn.Module], Tensor], iterations: int, rate: float) -> nn.Module:
+def train(network: Network, loss: Callable[[Network], Tensor], iterations: int, rate: float) -> Network:
     """AdamW on a cosine schedule; returns the moving average of the weights, which generalises better than the last ones."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
     running, started = 0.0, time.process_time()
@@ -132,16 +148,21 @@ def train_networks(plan: TrainingPlan) -> tuple[SliceNetwork, RowNetwork]:
     torch.set_num_threads(1)
     shapes = make_shapes(plan.shapes, plan.seed)
     log.info("%d shapes made", plan.shapes)
+    return train_slices(plan, shapes), train_rows(plan, shapes)
+
+
+def train_rows(plan: TrainingPlan, shapes: ShapeSet) -> RowNetwork:
+    """The row network alone."""
     rng = _seeded(plan)
-    rows = train(
-        RowNetwork(plan.row_channels, plan.row_depth), lambda net: row_loss(net, shapes, plan, rng), plan.row_iterations, plan.row_rate
-    )
+    network = RowNetwork(plan.row_channels, plan.row_depth, plan.row_context)
+    return train(network, lambda net: row_loss(net, shapes, plan, rng), plan.row_iterations, plan.row_rate)
+
+
+def train_slices(plan: TrainingPlan, shapes: ShapeSet) -> SliceNetwork:
+    """The slice network alone."""
     rng = _seeded(plan)
-    slices = train(
-        SliceNetwork(plan.slice_channels), lambda net: slice_loss(net, shapes, plan, rng), plan.slice_iterations, plan.slice_rate
-    )
-    assert isinstance(slices, SliceNetwork) and isinstance(rows, RowNetwork)
-    return slices, rows
+    network = SliceNetwork(plan.slice_channels)
+    return train(network, lambda net: slice_loss(net, shapes, plan, rng), plan.slice_iterations, plan.slice_rate)
 
 
 def _seeded(plan: TrainingPlan) -> Generator:

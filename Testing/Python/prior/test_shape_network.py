@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from MedGSLib.errors import InputError
 from MedGSLib.metrics import dice
+from MedGSLib.prior.mask_distance import slice_signed_distances
 from MedGSLib.prior.mask_shape import Gap, row_fields, slice_field_of_gap
 from MedGSLib.prior.shape_network import (
     WEIGHTS_PATH,
@@ -21,7 +22,7 @@ from MedGSLib.prior.shape_network import (
     row_signed_distance,
     save_networks,
 )
-from MedGSLib.prior.shape_synthesis import ANNOTATED, GAP_RANGE_PX, WANTED_FRACTIONS, make_shapes
+from MedGSLib.prior.shape_synthesis import SIDE, make_shapes
 from MedGSLib.prior.train_shape_network import TrainingPlan, row_loss, slice_loss, train, train_networks
 
 HELD_OUT_SEED = 987_654
@@ -47,56 +48,78 @@ def test_a_gap_meets_its_slices_and_without_coefficients_is_linear() -> None:
     assert torch.allclose(middle[:, 0], 0.75 * before + 0.25 * after)
 
 
+def test_gaps_may_have_positions_of_their_own() -> None:
+    rng = torch.Generator().manual_seed(0)
+    before, after, coefficients = (torch.randn(shape, generator=rng) for shape in ((2, 5), (2, 5), (2, 4, 5)))
+    places = torch.tensor([[0.2, 0.5, 0.9], [0.1, 0.3, 0.7]])
+    together = between(before, after, coefficients, places)
+    for number, own in enumerate(places):
+        alone = between(before[[number]], after[[number]], coefficients[[number]], own)
+        assert torch.allclose(together[number], alone[0])
+
+
 def test_untrained_networks_are_linear() -> None:
     assert not SliceNetwork(8)(torch.randn(2, 4, 12, 16), torch.tensor([2.0, 5.0])).any()
-    coefficients = RowNetwork(8, 4)(torch.randn(3, 6, 20), torch.tensor([2.0, 2.0, 2.0]))
+    coefficients = RowNetwork(8, 4, 1)(torch.randn(3, 3, 6, 20), torch.tensor([2.0, 2.0, 2.0]))
     assert coefficients.shape == (3, 4, 5, 20) and not coefficients.any()
+
+
+def stack_of(shape: np.ndarray, start: int, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (4, H, W) of slices ``gap`` apart, and what is between the middle two (gap - 1, H, W)."""
+    slices = shape[start : start + 3 * gap + 1 : gap]
+    return slice_signed_distances(slices), shape[start + gap + 1 : start + 2 * gap]
 
 
 def test_a_stack_turned_upside_down_gives_the_field_upside_down() -> None:
     networks = load_networks()
-    stack = torch.from_numpy(make_shapes(1, 5).distances[0, : len(ANNOTATED), :41, :38].astype(np.float32))
+    stack = torch.from_numpy(stack_of(make_shapes(1, 5).draw(np.random.default_rng(0)), 20, 4)[0][:, :41, :38])
     gap = Gap(1, np.array([0, 1]), np.array([0.25, 0.75], np.float32))
     with torch.inference_mode():
         fields, turned = (slice_field_of_gap(networks[0], seen, torch.tensor(4.0), gap) for seen in (stack, stack.flip(0)))
         assert torch.allclose(fields, turned.flip(0), atol=1e-4)
         turns = stack, stack.flip(0, 1, 2)
         rows, turned_rows = (row_fields(networks[1], seen, torch.full((3,), 4.0), [gap], ignore)[0] for seen in turns)
-        assert torch.allclose(rows, turned_rows.flip(0, 1, 2), atol=0.02)
+        assert torch.allclose(rows.clamp(-8, 8), turned_rows.flip(0, 1, 2).clamp(-8, 8), atol=0.1)
 
 
 def test_shapes_are_repeatable_and_teach_something() -> None:
-    first, second, other = make_shapes(12, 3), make_shapes(12, 3), make_shapes(12, 4)
-    assert np.array_equal(first.distances, second.distances) and np.array_equal(first.gaps, second.gaps)
-    assert not np.array_equal(first.distances, other.distances)
-    assert first.gaps.min() >= GAP_RANGE_PX[0] and first.gaps.max() <= GAP_RANGE_PX[1]
-    inner = first.distances[:, 1:3].reshape(12, -1)
-    assert np.all((inner > 0).any(axis=1)) and np.all((inner < 0).any(axis=1))
+    first, second, other = make_shapes(6, 3), make_shapes(6, 3), make_shapes(6, 4)
+    assert np.array_equal(first.packed, second.packed) and not np.array_equal(first.packed, other.packed)
+    for number in range(8):
+        drawn = first.draw(np.random.default_rng(number))
+        assert drawn.shape == (SIDE, SIDE, SIDE) and drawn.dtype == bool
+        assert 0.01 <= drawn.mean() <= 0.7
+    poses = {first.draw(np.random.default_rng(number)).tobytes() for number in range(40)}
+    assert len(poses) > 30
 
 
 def test_shipped_networks_beat_linear_interpolation_on_unseen_shapes() -> None:
     slices, rows = load_networks()
-    shapes = make_shapes(24, HELD_OUT_SEED)
-    gap = Gap(1, np.arange(5), np.array(WANTED_FRACTIONS, np.float32))
-    scores = {"linear": [], "slices": [], "rows": [], "both": []}
+    shapes, rng = make_shapes(24, HELD_OUT_SEED), np.random.default_rng(1)
+    scores: dict[str, list[float]] = {"linear": [], "slices": [], "rows": [], "both": []}
     with torch.inference_mode():
-        for sample, span in zip(shapes.distances.astype(np.float32), shapes.gaps):
-            stack, truth = torch.from_numpy(sample[:4]), sample[4:] > 0
+        while len(scores["both"]) < 24:
+            span = int(rng.integers(3, 10))
+            distances, truth = stack_of(shapes.draw(rng), int(rng.integers(0, SIDE - 3 * span)), span)
+            if not truth.any() or not (distances[1:3] > 0).any():
+                continue
+            stack, fractions = torch.from_numpy(distances), np.arange(1, span, dtype=np.float32) / span
+            gap = Gap(1, np.arange(span - 1), fractions)
             fields = {
-                "linear": between(stack[1][None], stack[2][None], torch.zeros(1, 4, 64, 64), torch.tensor(WANTED_FRACTIONS))[0],
-                "slices": slice_field_of_gap(slices, stack, torch.tensor(span), gap).clamp(-8, 8),
+                "linear": between(stack[1][None], stack[2][None], torch.zeros(1, 4, SIDE, SIDE), torch.from_numpy(fractions))[0],
+                "slices": slice_field_of_gap(slices, stack, torch.tensor(float(span)), gap).clamp(-8, 8),
                 "rows": row_fields(rows, stack, torch.full((3,), float(span)), [gap], ignore)[0].clamp(-8, 8),
             }
             fields["both"] = fields["slices"] + fields["rows"]
             for name, field in fields.items():
                 scores[name].append(dice(field.numpy() > 0, truth))
     means = {name: float(np.mean(values)) for name, values in scores.items()}
-    assert 1 - means["slices"] < 0.85 * (1 - means["linear"])
-    assert 1 - means["both"] < 0.87 * (1 - means["linear"])
+    assert 1 - means["slices"] < 0.75 * (1 - means["linear"])
+    assert 1 - means["both"] < 0.75 * (1 - means["linear"])
 
 
 def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
-    assert WEIGHTS_PATH.stat().st_size < 1_000_000
+    assert WEIGHTS_PATH.stat().st_size < 1_500_000
     with safe_open(WEIGHTS_PATH, framework="pt") as file:
         provenance = json.loads(file.metadata()["provenance"])
     assert provenance["data"] == "synthetic shapes only"
@@ -105,14 +128,15 @@ def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
 
 def test_saved_networks_are_read_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    slices, rows = SliceNetwork(8), RowNetwork(8, 4)
+    slices, rows = SliceNetwork(8), RowNetwork(8, 4, 1)
     for parameter in (*slices.parameters(), *rows.parameters()):
         torch.nn.init.normal_(parameter, std=0.1)
     save_networks(slices, rows, tmp_path / "weights.safetensors", {})
     loaded = load_networks(tmp_path / "weights.safetensors")
     sample = torch.randn(1, 4, 8, 8)
     assert torch.allclose(loaded[0](sample, torch.tensor([3.0])), slices(sample, torch.tensor([3.0])), rtol=0.05, atol=0.05)
-    assert len(loaded[1].blocks) == 2
+    planes = torch.randn(2, 3, 5, 9)
+    assert torch.allclose(loaded[1](planes, torch.tensor([3.0, 4.0])), rows(planes, torch.tensor([3.0, 4.0])), rtol=0.05, atol=0.05)
 
 
 def test_damaged_weights_are_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -125,7 +149,15 @@ def test_damaged_weights_are_refused_with_a_sentence(tmp_path: Path) -> None:
 
 def test_training_is_repeatable_and_learns() -> None:
     plan = TrainingPlan(
-        shapes=24, slice_channels=8, row_channels=8, row_depth=4, slice_iterations=3, row_iterations=3, slice_batch=4, row_batch=4
+        shapes=12,
+        slice_channels=8,
+        row_channels=8,
+        row_depth=4,
+        row_context=1,
+        slice_iterations=3,
+        row_iterations=3,
+        slice_batch=4,
+        row_batch=4,
     )
     threads = torch.get_num_threads()
     first, second = train_networks(plan), train_networks(plan)
@@ -139,7 +171,7 @@ def test_training_is_repeatable_and_learns() -> None:
         with torch.inference_mode():
             return float(np.mean([float(loss(network, shapes, plan, rng)) for _ in range(8)]))
 
-    for network, loss in ((SliceNetwork(8), slice_loss), (RowNetwork(8, 4), row_loss)):
+    for made, loss in ((lambda: SliceNetwork(8), slice_loss), (lambda: RowNetwork(8, 4, 1), row_loss)):
         rng = np.random.default_rng(2)
-        trained = train(network, lambda net, loss=loss, rng=rng: loss(net, shapes, plan, rng), 80, 3e-3)
-        assert mean_loss(trained, loss) < 0.97 * mean_loss(type(network)(8), loss)
+        trained = train(made(), lambda net, loss=loss, rng=rng: loss(net, shapes, plan, rng), 150, 6e-3)
+        assert mean_loss(trained, loss) < 0.97 * mean_loss(made(), loss)
