@@ -60,6 +60,19 @@ def voxels_of_areas(areas: NDArray, known: NDArray[np.float64], wanted: NDArray[
     return AreaVolume(float(np.interp(wanted, known, areas).sum()), promised.standard_error / float(step))
 
 
+def with_promised_volume(occupancy: NDArray[np.float32], allowed: float, promised: AreaVolume | None) -> NDArray[np.float32]:
+    """The occupancy (T, H, W) with the level that leaves the promised number of voxels made 0.5.
+
+    Values below and above it are stretched separately, so that 0 and 1 stay where they are: a sharp edge between them does not move.
+
+    :param allowed: how far the level may be from 0.5.
+    """
+    level = np.float32(level_of_areas(occupancy, 0.5, allowed, promised))
+    if level == 0.5:
+        return occupancy
+    return np.where(occupancy < level, 0.5 * occupancy / level, 0.5 + 0.5 * (occupancy - level) / (1 - level)).astype(np.float32)
+
+
 def level_of_areas(planes: NDArray[np.float32], level: float, allowed: float, promised: AreaVolume | None) -> float:
     """The value next to ``level``, at most ``allowed`` from it, above which ``planes`` (T, H, W) fill the promised number of voxels.
 

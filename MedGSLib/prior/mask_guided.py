@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from MedGSLib.metrics import best_share
-from MedGSLib.prior.mask_areas import level_of_areas, voxels_of_areas
+from MedGSLib.prior.mask_areas import voxels_of_areas, with_promised_volume
 from MedGSLib.prior.mask_distance import SOFT_WIDTH_PX, signed_distance_2d, soft_occupancy
 from MedGSLib.prior.mask_features import Predictor
 from MedGSLib.prior.mask_motion import MotionChain
@@ -25,8 +25,8 @@ Planes = NDArray[np.float32]
 BAND_PX = 5.0
 SMOOTHING_PX = 0.5
 """Blur of the occupancies, in three dimensions: pixels are classified one by one, and a surface is smooth."""
-LARGEST_LIFT = 0.2
-"""By which the occupancies may be raised or lowered, so that their volume is the one that the annotated areas promise."""
+LARGEST_LEVEL_SHIFT = 0.2
+"""How far from a half the occupancies may be cut, so that their volume is what the annotated areas promise."""
 CLASSIFIERS = 4
 FEWEST_SAMPLES = 400
 MOST_SAMPLES = 200_000
@@ -138,9 +138,9 @@ def guided_distances(
     sigma = (SMOOTHING_PX / max(1.0, float(np.mean(gap_over_pixel))), SMOOTHING_PX, SMOOTHING_PX)
     smooth = gaussian_filter(occupancy, sigma, mode="nearest")
     promised = voxels_of_areas(np.count_nonzero(distances > 0, axis=(1, 2)), coordinates[chosen], coordinates[between])
-    lift = np.float32(0.5 - level_of_areas(smooth[between], 0.5, LARGEST_LIFT, promised))
-    for target in between:
-        out[target] = _distance(smooth[target] + lift, out[target])
+    sure = with_promised_volume(smooth[between], LARGEST_LEVEL_SHIFT, promised)
+    for target, plane in zip(between, sure, strict=True):
+        out[target] = _distance(plane, out[target])
     return GuidedMask(out, method, share, errors)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from MedGSLib.baselines.masks import interpolate_linear
-from MedGSLib.prior.mask_areas import level_of_areas, voxels_of_areas
+from MedGSLib.prior.mask_areas import voxels_of_areas, with_promised_volume
 from MedGSLib.prior.mask_distance import signed_distance_2d
 from MedGSLib.prior.shape_network import COEFFICIENTS, SLICE_PADDING, RowNetwork, SliceNetwork, between, load_networks, row_signed_distance
 from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX
@@ -26,8 +26,8 @@ Distances = NDArray[np.float32]
 FIELD_LIMIT_PX = 8.0
 ROW_SHARE = 0.75
 """Of the row network in the mean of both; 0.65 to 0.8 are as good on the development set, a half is hardly worse."""
-LARGEST_LEVEL = 2.0
-"""Log odds at which the networks' field may be cut instead of 0, so that its volume is the one that the annotated areas promise."""
+LARGEST_LEVEL_SHIFT = 0.125
+"""How far from the middle of its range the networks' field may be cut, so that its volume is what the annotated areas promise."""
 MARGIN_PX = 12
 ISOTROPY_TOLERANCE = 0.02
 _UNITS_PER_GAP = 16
@@ -106,24 +106,24 @@ def interpolate_shape(
     sides = (box[0].stop - box[0].start, box[1].stop - box[1].start)
     inside = np.concatenate([gap.rows for gap in gaps])
     linear = interpolate_linear(distances[:, box[0], box[1]], coordinates, wanted[inside])
-    planes = _restore(field, steps, sides)
+    sure = 0.5 + _restore(field, steps, sides) / np.float32(2 * FIELD_LIMIT_PX)
     promised = voxels_of_areas(np.count_nonzero(distances > 0, axis=(1, 2)), coordinates, wanted[inside])
-    planes = planes - np.float32(level_of_areas(planes, 0.0, LARGEST_LEVEL, promised))
-    found = [_in_pixels(plane, guess, row_step) for plane, guess in zip(planes, linear)]
+    sure = with_promised_volume(sure, LARGEST_LEVEL_SHIFT, promised)
+    found = [_in_pixels(plane, guess, row_step) for plane, guess in zip(sure, linear)]
     out[inside] = -limit
     target = np.ix_(inside, np.arange(box[0].start, box[0].stop), np.arange(box[1].start, box[1].stop))
     out[target] = np.clip(np.stack(found), -limit, limit)
     return out
 
 
-def _in_pixels(field: Distances, linear: Distances, row_step: float) -> Distances:
-    """The distance in column steps to where a field of the networks is 0; the networks' own scale grows with their certainty.
+def _in_pixels(sure: Distances, linear: Distances, row_step: float) -> Distances:
+    """The distance in column steps to where a field of the networks, 0..1, is a half; their own scale grows with their certainty.
 
     In a slice that the networks find empty there is nothing to be distant from: the linear guess, kept below 0 as the networks are.
     """
-    if not (field >= 0).any():
-        return np.minimum(linear, field / FIELD_LIMIT_PX)
-    return signed_distance_2d(0.5 + field / (2 * FIELD_LIMIT_PX), (row_step, 1.0))
+    if not (sure >= 0.5).any():
+        return np.minimum(linear, 2 * sure - 1)
+    return signed_distance_2d(sure, (row_step, 1.0))
 
 
 def _counter(reporter: Reporter, work: Distances, gaps: list[Gap]) -> Advance:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from MedGSLib.prior.mask_areas import AreaVolume, level_of_areas, volume_of_areas, voxels_of_areas
+from MedGSLib.prior.mask_areas import AreaVolume, level_of_areas, volume_of_areas, voxels_of_areas, with_promised_volume
 
 KNOWN = np.arange(9) * 6.0
 BETWEEN = np.setdiff1d(np.arange(49.0), KNOWN)
@@ -87,3 +87,13 @@ def test_the_level_stays_within_what_is_allowed(planes: np.ndarray, wanted: int,
 def test_without_a_promise_or_a_segment_the_level_stays(planes: np.ndarray) -> None:
     assert level_of_areas(planes, 0.5, 2.0, None) == 0.5
     assert level_of_areas(planes - 20.0, 0.5, 2.0, AreaVolume(100.0, 0.0)) == 0.5
+
+
+def test_the_promised_volume_does_not_move_sharp_edges() -> None:
+    unsure = np.array([0.0, 0.0, 0.3, 0.4, 0.45, 1.0, 1.0, 1.0], np.float32).reshape(1, 1, 8)
+    found = with_promised_volume(unsure, 0.2, AreaVolume(4.0, 0.0))[0, 0]
+    assert np.flatnonzero(found > 0.5).tolist() == [4, 5, 6, 7]
+    assert np.all(np.diff(found) >= 0.0)
+    assert found[:2].tolist() == [0.0, 0.0] and found[5:].tolist() == [1.0, 1.0, 1.0]
+    fewer = with_promised_volume(unsure, 0.2, AreaVolume(3.0, 0.0))
+    assert fewer is unsure
