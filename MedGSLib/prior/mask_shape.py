@@ -269,10 +269,10 @@ def _row_planes(network: RowNetwork, planes: Tensor, span_px: Tensor, gaps: list
     filled = torch.nonzero((planes >= 0).flatten(1).any(1))[:, 0]
     advance(len(planes) - len(filled))
     results = [torch.full((len(planes), len(gap.rows), planes.shape[2]), -FIELD_LIMIT_PX) for gap in gaps]
-    rows = torch.from_numpy(row_signed_distance(planes.numpy()))
     around = torch.arange(-network.context, network.context + 1)
     for block in filled.split(_PLANES_AT_ONCE):
-        seen = rows[(block[:, None] + around).clamp(0, len(planes) - 1)]
+        needed, places = (block[:, None] + around).clamp(0, len(planes) - 1).unique(return_inverse=True)
+        seen = torch.from_numpy(row_signed_distance(planes[needed].numpy()))[places]
         coefficients = _row_coefficients(network, seen, span_px.median().expand(len(block)))
         middle = seen[:, network.context]
         for gap, result in zip(gaps, results):
