@@ -24,9 +24,9 @@ class AreaVolume:
     volume: float
     standard_error: float
 
-    def nearest(self, volume: float) -> float:
-        """The volume next to ``volume`` that is within a standard error (half and two were no better on the development set)."""
-        return min(max(volume, self.volume - self.standard_error), self.volume + self.standard_error)
+    def nearest(self, volume: float, errors: float) -> float:
+        """The volume next to ``volume`` that is within so many standard ``errors``."""
+        return min(max(volume, self.volume - errors * self.standard_error), self.volume + errors * self.standard_error)
 
 
 def volume_of_areas(areas: NDArray, known: NDArray[np.float64]) -> AreaVolume | None:
@@ -60,27 +60,27 @@ def voxels_of_areas(areas: NDArray, known: NDArray[np.float64], wanted: NDArray[
     return AreaVolume(float(np.interp(wanted, known, areas).sum()), promised.standard_error / float(step))
 
 
-def with_promised_volume(occupancy: NDArray[np.float32], allowed: float, promised: AreaVolume | None) -> NDArray[np.float32]:
+def with_promised_volume(occupancy: NDArray[np.float32], allowed: float, promised: AreaVolume | None, errors: float) -> NDArray[np.float32]:
     """The occupancy (T, H, W) with the level that leaves the promised number of voxels made 0.5.
 
     Values below and above it are stretched separately, so that 0 and 1 stay where they are: a sharp edge between them does not move.
 
-    :param allowed: how far the level may be from 0.5.
+    :param allowed: how far the level may be from 0.5. :param errors: see :meth:`AreaVolume.nearest`.
     """
-    level = np.float32(level_of_areas(occupancy, 0.5, allowed, promised))
+    level = np.float32(level_of_areas(occupancy, 0.5, allowed, promised, errors))
     if level == 0.5:
         return occupancy
     return np.where(occupancy < level, 0.5 * occupancy / level, 0.5 + 0.5 * (occupancy - level) / (1 - level)).astype(np.float32)
 
 
-def level_of_areas(planes: NDArray[np.float32], level: float, allowed: float, promised: AreaVolume | None) -> float:
+def level_of_areas(planes: NDArray[np.float32], level: float, allowed: float, promised: AreaVolume | None, errors: float) -> float:
     """The value next to ``level``, at most ``allowed`` from it, above which ``planes`` (T, H, W) fill the promised number of voxels.
 
-    :param planes: larger where the segment is likelier.
+    :param planes: larger where the segment is likelier. :param errors: see :meth:`AreaVolume.nearest`.
     :return: ``level`` itself where nothing is promised or found.
     """
     found = int(np.count_nonzero(planes > level))
-    wanted = found if promised is None or found == 0 else round(promised.nearest(found))
+    wanted = found if promised is None or found == 0 else round(promised.nearest(found, errors))
     if wanted == found:
         return level
     open_values = planes[np.abs(planes - level) < allowed]

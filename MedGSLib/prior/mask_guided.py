@@ -27,6 +27,8 @@ SMOOTHING_PX = 0.5
 """Blur of the occupancies, in three dimensions: pixels are classified one by one, and a surface is smooth."""
 LARGEST_LEVEL_SHIFT = 0.2
 """How far from a half the occupancies may be cut, so that their volume is what the annotated areas promise."""
+VOLUME_ERRORS = 1.0
+"""Standard errors that the volume may be from that promise. The image shows volumes too; half and two were worse on the development set."""
 CLASSIFIERS = 4
 FEWEST_SAMPLES = 400
 MOST_SAMPLES = 200_000
@@ -138,7 +140,7 @@ def guided_distances(
     sigma = (SMOOTHING_PX / max(1.0, float(np.mean(gap_over_pixel))), SMOOTHING_PX, SMOOTHING_PX)
     smooth = gaussian_filter(occupancy, sigma, mode="nearest")
     promised = voxels_of_areas(np.count_nonzero(distances > 0, axis=(1, 2)), coordinates[chosen], coordinates[between])
-    sure = with_promised_volume(smooth[between], LARGEST_LEVEL_SHIFT, promised)
+    sure = with_promised_volume(smooth[between], LARGEST_LEVEL_SHIFT, promised, VOLUME_ERRORS)
     for target, plane in zip(between, sure, strict=True):
         out[target] = _distance(plane, out[target])
     return GuidedMask(out, method, share, errors)

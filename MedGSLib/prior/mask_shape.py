@@ -28,6 +28,8 @@ ROW_SHARE = 0.75
 """Of the row network in the mean of both; 0.65 to 0.8 are as good on the development set, a half is hardly worse."""
 LARGEST_LEVEL_SHIFT = 0.125
 """How far from the middle of its range the networks' field may be cut, so that its volume is what the annotated areas promise."""
+VOLUME_ERRORS = 0.5
+"""Standard errors that the volume may be from that promise; on the development set best for volumes, and no worse than 0 or 1 for Dice."""
 MARGIN_PX = 12
 ISOTROPY_TOLERANCE = 0.02
 _UNITS_PER_GAP = 16
@@ -78,7 +80,7 @@ def interpolate_shape(
 ) -> Distances:
     """The weighted mean of both networks between the annotated slices; these keep their own distances, also beyond the first and last.
 
-    Between them the volume is within a standard error of what the areas of the annotated slices promise.
+    Between them the volume is within half a standard error of what the areas of the annotated slices promise.
 
     :param distances: (A, H, W), positive inside, in px of the column direction, empty slices capped.
     :param coordinates: (A,), increasing, in units of the slice gap that ``gap_over_pixel`` (row, column) refers to.
@@ -108,7 +110,7 @@ def interpolate_shape(
     linear = interpolate_linear(distances[:, box[0], box[1]], coordinates, wanted[inside])
     sure = 0.5 + _restore(field, steps, sides) / np.float32(2 * FIELD_LIMIT_PX)
     promised = voxels_of_areas(np.count_nonzero(distances > 0, axis=(1, 2)), coordinates, wanted[inside])
-    sure = with_promised_volume(sure, LARGEST_LEVEL_SHIFT, promised)
+    sure = with_promised_volume(sure, LARGEST_LEVEL_SHIFT, promised, VOLUME_ERRORS)
     found = [_in_pixels(plane, guess, row_step) for plane, guess in zip(sure, linear)]
     out[inside] = -limit
     target = np.ix_(inside, np.arange(box[0].start, box[0].stop), np.arange(box[1].start, box[1].stop))

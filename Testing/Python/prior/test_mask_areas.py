@@ -68,32 +68,32 @@ def planes() -> np.ndarray:
 
 @pytest.mark.parametrize("wanted", [3400, 3001, 2500])
 def test_the_level_leaves_the_promised_number_of_voxels(planes: np.ndarray, wanted: int) -> None:
-    level = level_of_areas(planes, 0.0, 2.0, AreaVolume(wanted, 0.0))
+    level = level_of_areas(planes, 0.0, 2.0, AreaVolume(wanted, 0.0), 1.0)
     assert np.count_nonzero(planes > level) == wanted
     assert abs(level) < 2.0
 
 
 def test_the_level_goes_no_further_than_the_standard_error_asks(planes: np.ndarray) -> None:
-    level = level_of_areas(planes, 0.0, 2.0, AreaVolume(3400.0, 150.0))
+    level = level_of_areas(planes, 0.0, 2.0, AreaVolume(3400.0, 75.0), 2.0)
     assert np.count_nonzero(planes > level) == 3250
-    assert level_of_areas(planes, 0.0, 2.0, AreaVolume(3100.0, 150.0)) == 0.0
+    assert level_of_areas(planes, 0.0, 2.0, AreaVolume(3100.0, 150.0), 1.0) == 0.0
 
 
 @pytest.mark.parametrize(("wanted", "level"), [(5000, -2.0), (500, 2.0), (6000, -2.0), (0, 2.0)])
 def test_the_level_stays_within_what_is_allowed(planes: np.ndarray, wanted: int, level: float) -> None:
-    assert level_of_areas(planes, 0.0, 2.0, AreaVolume(wanted, 0.0)) == level
+    assert level_of_areas(planes, 0.0, 2.0, AreaVolume(wanted, 0.0), 1.0) == level
 
 
 def test_without_a_promise_or_a_segment_the_level_stays(planes: np.ndarray) -> None:
-    assert level_of_areas(planes, 0.5, 2.0, None) == 0.5
-    assert level_of_areas(planes - 20.0, 0.5, 2.0, AreaVolume(100.0, 0.0)) == 0.5
+    assert level_of_areas(planes, 0.5, 2.0, None, 1.0) == 0.5
+    assert level_of_areas(planes - 20.0, 0.5, 2.0, AreaVolume(100.0, 0.0), 1.0) == 0.5
 
 
 def test_the_promised_volume_does_not_move_sharp_edges() -> None:
     unsure = np.array([0.0, 0.0, 0.3, 0.4, 0.45, 1.0, 1.0, 1.0], np.float32).reshape(1, 1, 8)
-    found = with_promised_volume(unsure, 0.2, AreaVolume(4.0, 0.0))[0, 0]
+    found = with_promised_volume(unsure, 0.2, AreaVolume(4.0, 0.0), 1.0)[0, 0]
     assert np.flatnonzero(found > 0.5).tolist() == [4, 5, 6, 7]
     assert np.all(np.diff(found) >= 0.0)
     assert found[:2].tolist() == [0.0, 0.0] and found[5:].tolist() == [1.0, 1.0, 1.0]
-    fewer = with_promised_volume(unsure, 0.2, AreaVolume(3.0, 0.0))
+    fewer = with_promised_volume(unsure, 0.2, AreaVolume(3.0, 0.0), 1.0)
     assert fewer is unsure
