@@ -113,10 +113,9 @@ def read_segmentation(path: Path) -> Segmentation:
         image = images.scalar_image(image, path)
         layers = sitk.GetArrayFromImage(image)[None]
     matrix = images.ijk_to_ras(image, path)
-    layers = _labels_or_shares(layers, f"mask {path}")
     if not headers:
-        labels = default_labels(layers[0], f"mask {path}")
-        return Segmentation(layers, matrix, tuple(Segment(label) for label in labels))
+        return segmentation_of(Volume(layers[0], matrix), source=f"mask {path}")
+    layers = _labels_or_shares(layers, f"mask {path}")
     if max(segment.layer for segment in headers) >= len(layers):
         raise InputError(f"The segmentation {path} is damaged: its header names a layer that the file does not have.")
     if _holds_shares(layers) and len({segment.layer for segment in headers}) < len(headers):
