@@ -17,7 +17,7 @@ from MedGSLib.io.stack import load_stack
 from MedGSLib.preparation import intensity_window
 from MedGSLib.volume import Label, SliceStack
 
-SUBSETS = ("development", "test")
+SUBSETS = ("development", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Case:
     """A volume all of whose slices are true.
 
     :ivar stack: image in 0..1 (the window of :func:`windowed`), and at most one segment; evenly spaced thin slices, all annotated.
-    :ivar subset: ``development`` where hyperparameters were chosen on it, ``test`` where not, or empty.
+    :ivar subset: ``development`` where parameters were chosen on it, ``validation`` where its failures were looked at and mended, ``test``
+        where nothing was, or empty.
     """
 
     name: str
@@ -80,7 +81,7 @@ class CaseDefinition:
 
 
 def read_definitions(path: Path) -> tuple[CaseDefinition, ...]:
-    """The cases of a JSON file ``{"subset": "development" or "test", "cases": [...]}``.
+    """The cases of a JSON file ``{"subset": "development", "cases": [...]}``.
 
     :raises InputError: if the file is not of that form.
     """

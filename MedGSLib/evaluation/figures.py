@@ -72,7 +72,7 @@ def _mask_figures(estimate: Estimate, problem: Problem) -> dict[str, float]:
         "dice_volume": dice(inside[truth.scored], truth.mask[truth.scored]),
     }
     if truth.mask.any():
-        reference = occupancy_to_mesh(truth.mask.astype(np.float32), problem.index_to_ras)
+        reference = occupancy_to_mesh(truth.mask.astype(np.float32), problem.truth_to_ras)
         found |= _surface_figures(estimate.surface, reference)
     return found
 

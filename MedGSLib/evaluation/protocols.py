@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MedGSLib.errors import InputError
 from MedGSLib.evaluation.cases import Case
 from MedGSLib.evaluation.names import IMAGE, MASK, PROFILES, PROTOCOLS, SPARSE, THICK
-from MedGSLib.geometry import Matrix, shifted_origin
+from MedGSLib.geometry import Matrix, default_scale, shifted_origin
 from MedGSLib.prior.profile import ProfileKind, SliceProfile
 from MedGSLib.volume import SliceStack
 
@@ -51,6 +51,13 @@ class Problem:
     def index_to_ras(self) -> Matrix:
         """4x4 of an answer (column, row, slice) to RAS mm."""
         return self.stack.index_to_ras(self.stack.gap_mm / self.scale)
+
+    @property
+    def truth_to_ras(self) -> Matrix:
+        """4x4 of the truth (column, row, slice) to RAS mm."""
+        first, second = self.truth.rows[:2]
+        matrix = self.index_to_ras @ np.diag([1.0, 1.0, float(second - first), 1.0])
+        return shifted_origin(matrix, (0.0, 0.0, float(first / (second - first))))
 
 
 @dataclass(frozen=True)
@@ -92,20 +99,23 @@ def pose(case: Case, protocol: str, every: int, profile: str = "box") -> Problem
 
 
 def _left_out(case: Case, protocol: Literal["image", "mask", "sparse"] | str, every: int, count: int) -> Problem:
+    """Every n-th slice kept; the answer's slices are as close as a user gets them by default, the hidden ones among them."""
     stack = case.stack.select(np.arange(count))
     rows = np.arange(count)
     kept = rows[::every]
     masked = protocol != IMAGE
+    if protocol == MASK:
+        seen, scale, steps = _annotated_on(stack, kept), 1, 1
+    else:
+        seen = stack.select(kept)
+        steps = max(1, default_scale(seen.gap_mm, min(seen.pixel_mm)) // every)
+        scale = every * steps
     truth = Truth(
-        rows,
+        rows * steps,
         rows % every != 0,
         None if protocol == MASK else stack.image,
         stack.occupancy[0] >= 0.5 if masked and stack.occupancy is not None else None,
     )
-    if protocol == MASK:
-        seen, scale = _annotated_on(stack, kept), 1
-    else:
-        seen, scale = stack.select(kept), every
     if not masked:
         seen = replace(seen, occupancy=None, labels=())
     return Problem(case.name, case.subset, protocol, every, seen, scale, SliceProfile(), truth)

@@ -1,6 +1,6 @@
 """What the partial-volume mask of thick slices is worth: real masks averaged over n slices, given as shares, cut at a half, or as centres.
 
-    python Testing/Benchmarks/partial_volume.py [--data ../shared/data] [--subset test development] [--every 3 5] [--threads N]
+    python Testing/Benchmarks/partial_volume.py [--data ../shared/data] [--subset test validation development] [--every 3 5] [--threads N]
         [-o Testing/Benchmarks/results/partial_volume.json]
 
 A slab of n thin mask slices becomes one thick slice, whose pixels hold the share of the slab that is filled (``shares``). A file of whole

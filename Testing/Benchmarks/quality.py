@@ -1,6 +1,6 @@
 """Quality on left-out real slices, MedGS beside what a user could pick instead: all cases of the data folder, one table, one figure.
 
-    python Testing/Benchmarks/quality.py [--data ../shared/data] [--subset test development] [--protocols image mask sparse thick]
+    python Testing/Benchmarks/quality.py [--data ../shared/data] [--subset test validation development] [--protocols image mask sparse thick]
         [--cases NAME ...] [--rounds 1 2 3 4] [--minutes M] [--threads N] [-o Testing/Benchmarks/results]
 
 Round 1 measures the alternatives and ``standard`` on every problem, round 2 ``high`` on images, round 3 the prior alone, ``fast`` and a

@@ -1,6 +1,6 @@
 """How many of the true errors lie inside the 90 % bands, of the image and of the surfaces, on slices that no run saw.
 
-    python Testing/Benchmarks/uncertainty.py [--data ../shared/data] [--subset development test] [--cases NAME ...] [--every N ...]
+    python Testing/Benchmarks/uncertainty.py [--data ../shared/data] [--subset development validation test] [--cases NAME ...] [--every N ...]
         [--preset fast] [--thickness-only] [--threads N] [-o Testing/Benchmarks/results/uncertainty.json]
 
 Every n-th slice of a fully sampled volume is kept, with its mask where the case has one, and reconstructed with its self-check, from
@@ -79,11 +79,11 @@ def position_coverage(result: Reconstruction, problem: Problem) -> dict[str, flo
     truth = problem.truth.mask
     if truth is None or surface.GetNumberOfPoints() == 0:
         return None
-    reference = occupancy_to_mesh(truth.astype(np.float32), problem.index_to_ras, smoothing_iterations=SMOOTHING_ITERATIONS)
+    reference = occupancy_to_mesh(truth.astype(np.float32), problem.truth_to_ras, smoothing_iterations=SMOOTHING_ITERATIONS)
     points = vtk_to_numpy(surface.GetPoints().GetData())
-    along = transform_points(np.linalg.inv(problem.index_to_ras), points)[:, 2]
+    along = transform_points(np.linalg.inv(problem.truth_to_ras), points)[:, 2]
     nearest = np.rint(along).astype(int)
-    counted = (along > 0) & (along < problem.slices - 1) & (nearest % problem.every != 0)
+    counted = (along > 0) & (along < len(truth) - 1) & (nearest % problem.every != 0)
     if not counted.any():
         return None
     band = vtk_to_numpy(surface.GetPointData().GetArray(POSITION_ARRAY))
@@ -105,7 +105,7 @@ def measure(definition: CaseDefinition, every: int, data: Path, config: Reconstr
     protocol = IMAGE if definition.mask is None else SPARSE
     problem = pose(definition.load(data), protocol, every)
     mode = "image" if definition.mask is None else "joint"
-    overrides = {"mode": mode, "scale": every, "self_check": True, "threads": config.threads}
+    overrides = {"mode": mode, "scale": problem.scale, "self_check": True, "threads": config.threads}
     result = reconstruct(problem.stack, preset_config(config.preset, **overrides))
     return {
         "case": definition.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from itertools import chain, combinations
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from MedGSLib.config import preset_config
 from MedGSLib.errors import Cancelled, InputError
 from MedGSLib.evaluation import evaluate as evaluation
-from MedGSLib.evaluation.cases import Case, cases_of_stack, read_definitions
+from MedGSLib.evaluation.cases import SUBSETS, Case, CaseDefinition, cases_of_stack, read_definitions
 from MedGSLib.evaluation.evaluate import RESULT_FILE, Plan, evaluate
 from MedGSLib.evaluation.figures import figures
 from MedGSLib.evaluation.methods import Estimate, applies, solve
@@ -180,14 +181,23 @@ def test_the_image_and_every_segment_are_cases() -> None:
     assert [case.name for case in cases_of_stack(two, "x")] == ["x", "x/a", "x/b"]
 
 
-def test_development_and_test_sets_share_neither_images_nor_segments(shared_data, request: pytest.FixtureRequest) -> None:
+def test_the_sets_share_neither_slices_of_images_nor_segments(shared_data, request: pytest.FixtureRequest) -> None:
     folder = request.config.rootpath / "Testing" / "Benchmarks"
-    sets = {name: read_definitions(folder / f"cases_{name}.json") for name in ("development", "test")}
+    sets = {name: read_definitions(folder / f"cases_{name}.json") for name in SUBSETS}
     assert all(one.subset == name for name, found in sets.items() for one in found)
-    images = [{one.image for one in found if one.mask is None} for found in sets.values()]
-    segments = [{(one.mask, label) for one in found if one.mask for label in one.labels} for found in sets.values()]
-    assert not images[0] & images[1] and not segments[0] & segments[1]
-    for one in (*sets["development"], *sets["test"]):
+    for first, second in combinations(sets.values(), 2):
+        assert not _segments(first) & _segments(second)
+        assert not _slices_of_images(first) & _slices_of_images(second)
+    for one in chain(*sets.values()):
         assert set(one.every) <= set(PROTOCOLS) and (shared_data / one.image).exists()
-    loaded = sets["test"][0].load(shared_data)
-    assert loaded.stack.shape == (31, 160, 160) and loaded.subset == "test"
+    loaded = sets["validation"][0].load(shared_data)
+    assert loaded.stack.shape == (31, 160, 160) and loaded.subset == "validation"
+
+
+def _segments(definitions: tuple[CaseDefinition, ...]) -> set[tuple[str, int]]:
+    return {(one.mask, label) for one in definitions if one.mask for label in one.labels or (0,)}
+
+
+def _slices_of_images(definitions: tuple[CaseDefinition, ...]) -> set[tuple[str, int]]:
+    """The slices, by their number in the file, of the cases that measure images."""
+    return {(one.image, number) for one in definitions if one.mask is None for number in range(*(one.crop[0] or (0, 1000)))}

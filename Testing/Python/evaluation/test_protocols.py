@@ -29,8 +29,9 @@ def case(slices: int = 16, side: int = 20, plane_to_ras: np.ndarray = OBLIQUE, g
 
 @pytest.mark.parametrize("protocol", ["image", "mask", "sparse", "thick"])
 @pytest.mark.parametrize("matrix", [OBLIQUE, flip_ras_lps(OBLIQUE), np.diag([-0.7, 0.7, 1.0, 1.0])])
-def test_rows_of_the_truth_lie_where_the_answer_s_slices_do(protocol: str, matrix: np.ndarray) -> None:
-    whole = case(plane_to_ras=matrix)
+@pytest.mark.parametrize("gap_mm", [1.5, 4.0])
+def test_rows_of_the_truth_lie_where_the_answer_s_slices_do(protocol: str, matrix: np.ndarray, gap_mm: float) -> None:
+    whole = case(plane_to_ras=matrix, gap_mm=gap_mm)
     for every in (2, 3, 5):
         problem = pose(whole, protocol, every)
         found = problem.index_to_ras @ np.stack(
@@ -38,6 +39,9 @@ def test_rows_of_the_truth_lie_where_the_answer_s_slices_do(protocol: str, matri
         )
         wanted = whole.stack.index_to_ras(whole.stack.gap_mm) @ np.stack([np.full(16, 3.0), np.full(16, 4.0), np.arange(16.0), np.ones(16)])
         apart = np.linalg.norm(found[:3, problem.truth.rows][:, :, None] - wanted[:3][:, None, :], axis=0)
+        count = len(problem.truth.rows)
+        true = problem.truth_to_ras @ np.stack([np.full(count, 3.0), np.full(count, 4.0), np.arange(count), np.ones(count)])
+        np.testing.assert_allclose(true, found[:, problem.truth.rows], atol=1e-9)
         nearest = apart.argmin(axis=1)
         assert apart.min(axis=1).max() < 1e-9
         if problem.truth.image is not None:
@@ -70,6 +74,13 @@ def test_the_dense_image_stays_whole_and_only_the_mask_is_sparse() -> None:
     assert list(np.flatnonzero(problem.stack.annotated)) == [0, 5, 10, 15]
     assert not problem.stack.occupancy[0, ~problem.stack.annotated].any()
     assert list(problem.truth.scored[:6]) == [False, True, True, True, True, False]
+
+
+@pytest.mark.parametrize("protocol", ["image", "sparse"])
+def test_slices_far_apart_are_filled_in_as_by_default(protocol: str) -> None:
+    problem = pose(case(plane_to_ras=np.diag([0.9, 0.9, 1.0, 1.0]), gap_mm=2.7), protocol, 2)
+    assert problem.scale == 6 and list(problem.truth.rows[:3]) == [0, 3, 6]
+    assert list(problem.truth.scored[:3]) == [False, True, False]
 
 
 @pytest.mark.parametrize(("every", "kind"), [(2, "box"), (3, "box"), (5, "box"), (2, "gaussian"), (3, "gaussian")])
