@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from MedGSLib.prior.image_blend import (
     default_general_share,
     leave_one_out,
 )
+from MedGSLib.prior.image_coarse import coarse_share, coarse_steps, coarsened, mix_in_coarse
 from MedGSLib.prior.image_config import DEFAULT_FLOW_SHARE, PRIOR_PRESETS, PriorConfig, PriorMethod, Sampling
 from MedGSLib.prior.image_learning import BACK_PROJECTIONS, affordable_iterations, reconciled, train_prior
 from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, trainable
@@ -30,11 +31,13 @@ from MedGSLib.prior.smoothness import sharpness, structure_ratio
 from MedGSLib.prior.thick import ProfileOperator, back_project
 from MedGSLib.progress import Reporter
 
-__all__ = ["PRIOR_PRESETS", "ImagePrior", "PriorConfig", "Sampling", "apply_prior", "image_prior", "train_prior"]
+__all__ = ["PRIOR_PRESETS", "ImagePrior", "PriorConfig", "Sampling", "image_prior", "train_prior"]
 
 logger = logging.getLogger(__name__)
 
 Slices = NDArray[np.float32]
+COARSE = "coarse."
+"""Before the names of the weights of the network of coarse pixels."""
 IRREGULAR_GAP = 1.5
 """A gap larger than this many median gaps is reported: the network was trained for the median."""
 
@@ -85,9 +88,7 @@ def image_prior(
     if slices.ndim != 3 or len(slices) < 1 or factor < 1:
         raise InputError("The slices in between can only be predicted for a stack of images and a factor of 1 or more.")
     sampling = Sampling(factor, gap_over_pixel, profile, structure_ratio(slices) if profile.kind == "point" else None)
-    if sampling.averaged and config.thick is not None:
-        config = replace(config.thick, method=config.method, seed=config.seed)
-    report = _opening_report(config, sampling, coordinates) | {"iterations": affordable_iterations(slices.size, sampling, config)}
+    report = _opening_report(config, sampling, coordinates) | {"iterations": affordable_iterations(slices.shape, sampling, config)}
     if factor == 1 or len(slices) == 1:
         report["method"], report["reason"] = "none", "there is nothing between the slices"
         return ImagePrior(slices.copy(), np.zeros_like(slices), report)
@@ -95,31 +96,48 @@ def image_prior(
     report.update(method=method, reason=reason)
     if method != "learned":
         return _without_network(slices, sampling, method, report)
-    trained = train_prior(slices, sampling, config, reporter, device, state)
-    return apply_prior(trained, slices, sampling, config, reporter, report)
+    own, coarse_state = _divided(state)
+    trained = train_prior(slices, sampling, config, reporter, device, own)
+    prior = _applied(trained, slices, sampling, config, reporter, report)
+    steps = coarse_steps(gap_over_pixel, slices.shape)
+    if steps is None:
+        return prior
+    coarse_gap = (gap_over_pixel[0] / steps[0], gap_over_pixel[1] / steps[1])
+    coarse = image_prior(coarsened(slices, steps), factor, coarse_gap, config, profile, reporter, coordinates, device, coarse_state)
+    return _with_large_structures(prior, coarse, steps, coarse_share(gap_over_pixel))
 
 
-def apply_prior(
+def _divided(state: dict[str, torch.Tensor] | None) -> tuple[dict[str, torch.Tensor] | None, dict[str, torch.Tensor] | None]:
+    """The stored weights of the network of the given pixels, and of that of coarse ones."""
+    if state is None:
+        return None, None
+    coarse = {name.removeprefix(COARSE): value for name, value in state.items() if name.startswith(COARSE)}
+    return {name: value for name, value in state.items() if not name.startswith(COARSE)}, coarse or None
+
+
+def _with_large_structures(prior: ImagePrior, coarse: ImagePrior, steps: tuple[float, float], share: float) -> ImagePrior:
+    """Of slices far apart in pixels, the large structures as predicted on coarse pixels."""
+    mix_in_coarse(prior.image, prior.disagreement, coarse.image, steps, share)
+    state = prior.state | {COARSE + name: value for name, value in coarse.state.items()}
+    return ImagePrior(prior.image, prior.disagreement, prior.report | {"coarse": coarse.report | {"steps": steps, "share": share}}, state)
+
+
+def _applied(
     trained: TrainedPrior,
     slices: Slices,
     sampling: Sampling,
     config: PriorConfig,
     reporter: Reporter,
-    report: dict[str, Any] | None = None,
+    report: dict[str, Any],
 ) -> ImagePrior:
-    """Dense image from a trained network.
-
-    :param slices: float32 (S, H, W) normalised.
-    :param report: what is already known of the run.
-    :raises Cancelled: when the caller cancels.
-    """
-    report = dict(report or {}, final_loss=trained.loss, bf16=trained.precision.reduced)
+    """Dense image from a trained network; ``report`` is what is already known of the run."""
+    report = dict(report, final_loss=trained.loss, bf16=trained.precision.reduced)
     predicted = predict(trained, slices, reporter, turned=slices.size <= AFFORDABLE_STACK)
-    if sampling.averaged:
-        return _consistent(predicted, trained, slices, sampling, report)
     report["general_share"] = default_general_share(slices.size) if config.general_share is None else config.general_share
     if report["general_share"] > 0:
         blend_with_general(predicted, slices, sampling, report["general_share"], trained.precision, reporter)
+    if sampling.averaged:
+        return _consistent(predicted, trained, slices, sampling, report)
     share = _flow_share(slices, sampling, config, trained.precision, report)
     if share > 0:
         blend_with_flow(predicted.image, predicted.spread, slices, sampling.factor, share, reporter)
@@ -168,7 +186,7 @@ def _opening_report(config: PriorConfig, sampling: Sampling, coordinates: NDArra
         "profile": {"kind": sampling.profile.kind, "width": sampling.profile.width},
         "channels": config.channels,
         "depth": config.depth,
-        "starts_from": "synthetic anatomy" if knows_anatomy(sampling, config, config.context) else "random weights",
+        "starts_from": "synthetic anatomy" if knows_anatomy(config, config.context) else "random weights",
         "seed": config.seed,
     }
     if coordinates is not None and len(coordinates) > 2:
@@ -187,6 +205,8 @@ def _feasible_method(slices: Slices, sampling: Sampling, config: PriorConfig) ->
         if trainable(slices.shape, sampling):
             return "learned", "as configured"
         reason = "the slices are too small in-plane to learn from"
+        if knows_anatomy(config, config.context):
+            return "learned", f"{reason}, so the general network is used as it is"
     else:
         reason = "as configured"
     if min(slices.shape[1:]) >= SMALLEST_SIDE:

@@ -69,7 +69,7 @@ class BlendedMotion:
 
 
 def general_prior(sampling: Sampling, precision: Precision) -> TrainedPrior:
-    """The general network for slices that are points, untouched by any patient."""
+    """The general network, untouched by any patient."""
     return untrained(new_network(sampling, PriorConfig(), precision, CONTEXT), precision)
 
 
@@ -78,7 +78,7 @@ def blend_with_general(
 ) -> None:
     """Mix in what the general network makes of this patient, in place; the spread becomes the disagreement of both.
 
-    :param slices: (S, H, W) normalised, points.
+    :param slices: (S, H, W) normalised.
     """
     second = predict(general_prior(sampling, precision), slices, reporter)
     _mix_in(second.image, share, predicted.image, predicted.spread)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from MedGSLib.prior.general_network import CHANNELS, CONTEXT, DEPTH
@@ -26,10 +26,9 @@ class PriorConfig:
     :ivar iterations: training steps of the network that is applied; fewer for small stacks that start from the general network.
     :ivar draft_iterations: training steps of the draft, a network without context that predicts the planes beside each slice.
     :ivar context: neighbouring planes that the network sees on each side; with 0 there is no draft.
-    :ivar general: start from what the general network has learnt from synthetic anatomy, where it has this size and slices are points.
+    :ivar general: start from what the general network has learnt from synthetic anatomy, where it has this size.
     :ivar general_share: part of the general network, untouched by this patient, in the prediction, 0..1; None decides it by the size of
         the stack.
-    :ivar thick: settings for slices that are averages, of which there is no general network; None takes the same. Its seed is this one's.
     :ivar learning_rate: largest rate of the schedule for the hidden convolutions.
     :ivar batch: patches per training step.
     :ivar flow_share: part of the optical flow in the blend, 0..1; None decides it by leaving acquired slices out.
@@ -45,7 +44,6 @@ class PriorConfig:
     context: int = CONTEXT
     general: bool = True
     general_share: float | None = None
-    thick: PriorConfig | None = None
     learning_rate: float = 0.005
     batch: int = 16
     flow_share: float | None = None
@@ -53,14 +51,12 @@ class PriorConfig:
     seed: int = 0
 
 
-_THICK = PriorConfig(channels=32, depth=6, iterations=800, draft_iterations=200, learning_rate=0.02)
-
 PRIOR_PRESETS: dict[str, PriorConfig] = {
-    "fast": PriorConfig(iterations=60, flow_share=DEFAULT_FLOW_SHARE, thick=replace(_THICK, iterations=200, draft_iterations=100)),
-    "standard": PriorConfig(thick=_THICK),
-    "high": PriorConfig(iterations=1000, thick=PriorConfig(iterations=1500, draft_iterations=200, learning_rate=0.01)),
+    "fast": PriorConfig(iterations=60, flow_share=DEFAULT_FLOW_SHARE),
+    "standard": PriorConfig(),
+    "high": PriorConfig(iterations=1000),
 }
-"""Single-thread seconds of one core with native bfloat16, training only: about 5, 20 and 80; of thick slices 6, 18 and 130."""
+"""Single-thread seconds of one core with native bfloat16, training only: about 5, 20 and 80."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from MedGSLib.errors import InputError
 from MedGSLib.prior.image_apply import DensePrediction, neighbouring_planes, predict
 from MedGSLib.prior.image_config import PriorConfig, Sampling
-from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, new_network, row_planes, train, untrained
+from MedGSLib.prior.image_training import TrainedPrior, knows_anatomy, new_network, row_planes, train, trainable, untrained
 from MedGSLib.prior.network import Precision, RowNetwork
 from MedGSLib.prior.smoothness import sharpness
 from MedGSLib.prior.thick import ProfileOperator
@@ -38,12 +39,12 @@ def train_prior(
     device: str | torch.device = "cpu",
     state: dict[str, torch.Tensor] | None = None,
 ) -> TrainedPrior:
-    """Train the network on the patient's own slices, or load weights into it.
+    """Train the network on the patient's own slices, or load weights into it; where these are too small, it stays the general one.
 
     :param slices: float32 (S, H, W) normalised.
     :param device: torch device of the network.
     :param state: weights of an earlier run on the same stack and settings.
-    :raises InputError: if the slices are too small to learn from, or ``state`` belongs to another network.
+    :raises InputError: if the slices are too small to learn from and there is no general network, or ``state`` belongs to another network.
     :raises Cancelled: when the caller cancels.
     """
     precision = Precision(torch.device(device), config.bf16)
@@ -54,22 +55,28 @@ def train_prior(
         except RuntimeError as error:
             raise InputError("The stored prior belongs to other settings; start again without resuming.") from error
         return untrained(network, precision)
+    if not trainable(slices.shape, sampling):
+        if knows_anatomy(config, config.context):
+            return untrained(network, precision)
+        raise InputError("The slices are too small in-plane to learn from them what lies in between.")
     stacks = (slices[:, None], slices[:, None])
     if config.context:
         draft_config = replace(config, iterations=config.draft_iterations, seed=config.seed + DRAFT_SEED)
         draft = _trained(stacks, new_network(sampling, config, precision), sampling, draft_config, precision, reporter)
-        if not knows_anatomy(sampling, config, config.context):
+        if not knows_anatomy(config, config.context):
             network.start_from(draft.network)
         stacks = _among_neighbours(draft, slices, sampling, config.context, reporter)
-    config = replace(config, iterations=affordable_iterations(slices.size, sampling, config))
+    config = replace(config, iterations=affordable_iterations(slices.shape, sampling, config))
     return _trained(stacks, network, sampling, config, precision, reporter)
 
 
-def affordable_iterations(voxels: int, sampling: Sampling, config: PriorConfig) -> int:
-    """Training steps before a network that knows other anatomy learns a stack of this size by heart, or blurred rows too well."""
-    if not knows_anatomy(sampling, config, config.context):
+def affordable_iterations(shape: tuple[int, ...], sampling: Sampling, config: PriorConfig) -> int:
+    """Training steps before a network that knows other anatomy learns a stack (S, H, W) by heart, or blurred rows too well."""
+    if not knows_anatomy(config, config.context):
         return config.iterations
-    steps = int(sharpness(sampling.stack_ratio) * voxels / VOXELS_PER_STEP)
+    if not trainable(shape, sampling):
+        return 0
+    steps = int(sharpness(sampling.stack_ratio) * math.prod(shape) / VOXELS_PER_STEP)
     return min(config.iterations, max(ALWAYS_GOOD_STEPS, steps))
 
 
@@ -78,10 +85,7 @@ def _trained(
 ) -> TrainedPrior:
     if config.iterations == 0:
         return untrained(network, precision)
-    planes = row_planes(stacks, sampling, precision.device)
-    if not planes:
-        raise InputError("The slices are too small in-plane to learn from them what lies in between.")
-    return train(planes, network, config, precision, reporter)
+    return train(row_planes(stacks, sampling, precision.device), network, config, precision, reporter)
 
 
 def _among_neighbours(draft: TrainedPrior, slices: Slices, sampling: Sampling, context: int, reporter: Reporter) -> tuple[Slices, Slices]:

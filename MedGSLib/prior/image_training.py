@@ -149,20 +149,20 @@ def new_network(sampling: Sampling, config: PriorConfig, precision: Precision, c
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         network = RowNetwork(sampling.factor, config.channels, config.depth, context, sampling.averaged, exact)
-    if knows_anatomy(sampling, config, context):
+    if knows_anatomy(config, context):
         network.load_state_dict(_general_start(sampling, context))
     return network.to(precision.device, memory_format=precision.layout)  # type: ignore[call-overload]
 
 
-def knows_anatomy(sampling: Sampling, config: PriorConfig, context: int) -> bool:
+def knows_anatomy(config: PriorConfig, context: int) -> bool:
     """Whether a network of the configured size starts from what the general one has learnt from synthetic anatomy."""
     shipped = (config.channels, config.depth) == (CHANNELS, DEPTH) and context in (0, CONTEXT)
-    return config.general and shipped and not sampling.averaged
+    return config.general and shipped
 
 
 def _general_start(sampling: Sampling, context: int) -> dict[str, Tensor]:
     """Weights of the general network; without context, it sees the plane itself beside it, which it was trained for as well."""
-    weights = general_weights(sampling.gap_px, sampling.factor)
+    weights = general_weights(sampling.gap_px, sampling.factor, sampling.profile)
     if context == 0:
         weights["features.0.weight"] = weights["features.0.weight"].sum(1, keepdim=True)
     return weights
@@ -199,10 +199,14 @@ def train(planes: Sequence[RowPlanes], network: RowNetwork, config: PriorConfig,
 
 
 def _loss(network: RowNetwork, inputs: Tensor, targets: Tensor, precision: Precision) -> Tensor:
-    """Charbonnier loss; the outermost thick rows lack a neighbour and do not count."""
     with precision():
         predicted = network(inputs.contiguous(memory_format=precision.layout))
-    difference = predicted - targets
-    if network.averaged:
+    return row_loss(predicted, targets, network.averaged)
+
+
+def row_loss(predicted: Tensor, wanted: Tensor, averaged: bool) -> Tensor:
+    """Charbonnier loss of rows (B, factor or factor - 1, R, X); the outermost thick rows lack a neighbour and do not count."""
+    difference = predicted - wanted
+    if averaged:
         difference = difference[:, :, 1:-1]
     return torch.sqrt(difference.square() + CHARBONNIER_SQUARED).mean()

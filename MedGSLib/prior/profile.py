@@ -60,6 +60,11 @@ class SliceProfile:
         offsets, weights = self.weights(factor)
         return len(offsets) == factor and bool(np.allclose(weights, 1.0 / factor, rtol=1e-3))
 
+    @property
+    def deviation(self) -> float:
+        """Standard deviation in slice gaps, of a Gaussian that is not cut."""
+        return {"point": 0.0, "box": self.width / math.sqrt(12.0), "gaussian": self.width / FWHM_PER_SIGMA}[self.kind]
+
     def _half_extent(self, factor: int) -> float:
         if self.kind == "box":
             return 0.5 * self.width * factor

@@ -1,7 +1,8 @@
 """Quality on left-out real slices, MedGS beside what a user could pick instead: all cases of the data folder, one table, one figure.
 
-    python Testing/Benchmarks/quality.py [--data ../shared/data] [--subset test validation development] [--protocols image mask sparse thick]
-        [--cases NAME ...] [--rounds 1 2 3 4] [--minutes M] [--threads N] [-o Testing/Benchmarks/results]
+    python Testing/Benchmarks/quality.py [--data ../shared/data] [--subset test validation development]
+        [--protocols image mask sparse thick] [--cases NAME ...] [--rounds 1 2 3 4] [--minutes M] [--threads N]
+        [-o Testing/Benchmarks/results]
 
 Round 1 measures the alternatives and ``standard`` on every problem, round 2 ``high`` on images, round 3 the prior alone, ``fast`` and a
 shortened ``paper``, round 4 two more seeds of ``standard`` on the first n of each case, round 5 the full ``paper`` schedule on the case

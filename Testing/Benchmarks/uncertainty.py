@@ -1,7 +1,7 @@
 """How many of the true errors lie inside the 90 % bands, of the image and of the surfaces, on slices that no run saw.
 
-    python Testing/Benchmarks/uncertainty.py [--data ../shared/data] [--subset development validation test] [--cases NAME ...] [--every N ...]
-        [--preset fast] [--thickness-only] [--threads N] [-o Testing/Benchmarks/results/uncertainty.json]
+    python Testing/Benchmarks/uncertainty.py [--data ../shared/data] [--subset development validation test]
+        [--cases NAME ...] [--every N ...] [--preset fast] [--thickness-only] [--threads N] [-o Testing/Benchmarks/results/uncertainty.json]
 
 Every n-th slice of a fully sampled volume is kept, with its mask where the case has one, and reconstructed with its self-check, from
 which the bands come. The image is compared with the slices left out. The vertices of the surface are compared with the surface of the

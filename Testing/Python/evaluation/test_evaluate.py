@@ -24,9 +24,7 @@ from MedGSLib.evaluation.table import Summary, markdown, summarize, summary_tabl
 from MedGSLib.volume import Label, SliceStack
 
 TINY = {"standard": preset_config("standard", self_check=False, iterations=3, gaussians=200, threads=1)}
-TINY["standard"] = replace(
-    TINY["standard"], prior=replace(TINY["standard"].prior, iterations=2, draft_iterations=2, channels=4, depth=2, thick=None)
-)
+TINY["standard"] = replace(TINY["standard"], prior=replace(TINY["standard"].prior, iterations=2, draft_iterations=2, channels=4, depth=2))
 
 
 def ramp(slices: int = 13) -> SliceStack:

@@ -107,6 +107,14 @@ def test_small_stacks(shape, factor, ratio, method):
     np.testing.assert_array_equal(prior.image[::factor], slices)
 
 
+def test_slices_too_small_to_learn_from_get_the_general_network_as_it_is():
+    slices = waves(3, 17, 17)
+    prior, other_seed = (image_prior(slices, 8, (8.0, 8.0), PriorConfig(flow_share=0.0, seed=seed)) for seed in (0, 1))
+    assert prior.report["method"] == "learned" and prior.report["iterations"] == 0 and "as it is" in prior.report["reason"]
+    np.testing.assert_array_equal(prior.image, other_seed.image)
+    np.testing.assert_array_equal(prior.image[::8], slices)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_nothing_in_between(count):
     slices = waves(count, 20, 20)
@@ -171,11 +179,15 @@ def test_the_general_network_has_a_say_where_there_is_little_to_learn_from():
     np.testing.assert_allclose(retrained.image, general.image, atol=1e-6)
 
 
-def test_thick_slices_have_settings_of_their_own():
-    thick = replace(TINY, channels=5, iterations=2, seed=3)
-    prior = image_prior(waves(4, 40, 36), 3, (3.0, 3.0), replace(TINY, thick=thick, seed=8), SliceProfile("box", 1.0))
-    assert (prior.report["channels"], prior.report["iterations"], prior.report["seed"]) == (5, 2, 8)
-    assert image_prior(waves(4, 40, 36), 3, (3.0, 3.0), replace(TINY, thick=thick)).report["channels"] == 8
+def test_thick_slices_start_from_the_general_network_of_averages():
+    slices, profile = waves(4, 40, 36), SliceProfile("box", 1.0)
+    untouched = PriorConfig(iterations=0, general_share=0.0)
+    points, averages = (image_prior(slices, 3, (3.0, 3.0), untouched, given) for given in (SliceProfile(), profile))
+    assert points.report["starts_from"] == averages.report["starts_from"] == "synthetic anatomy"
+    np.testing.assert_allclose(averages.image[2:-2].reshape(2, 3, 40, 36).mean(axis=1), slices[1:-1], atol=1e-5)
+    assert np.abs(averages.image[3] - slices[1]).max() > 1e-3
+    own, mixed = (image_prior(slices, 3, (3.0, 3.0), replace(TINY, general_share=share), profile) for share in (0.0, 0.5))
+    assert mixed.disagreement.mean() > own.disagreement.mean()
 
 
 def test_progress_and_cancelling():

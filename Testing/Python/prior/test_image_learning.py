@@ -115,25 +115,27 @@ def test_turned_views_make_the_prediction_blind_to_a_half_turn(slices):
 
 def test_small_stacks_are_not_learnt_by_heart():
     shipped = PriorConfig(iterations=1000)
-    assert [affordable_iterations(voxels, POINT, shipped) for voxels in (10**4, 150_000, 10**7)] == [250, 500, 1000]
-    assert affordable_iterations(10**7, POINT, replace(shipped, iterations=60)) == 60
-    assert affordable_iterations(10**7, replace(POINT, stack_ratio=2.5), shipped) == 250
-    for sampling, config in ((THICK, shipped), (POINT, replace(shipped, general=False))):
-        assert affordable_iterations(10**4, sampling, config) == 1000
+    small, middling, large = (4, 50, 50), (15, 100, 100), (10, 1000, 1000)
+    assert [affordable_iterations(shape, POINT, shipped) for shape in (small, middling, large)] == [250, 500, 1000]
+    assert affordable_iterations(large, POINT, replace(shipped, iterations=60)) == 60
+    assert affordable_iterations(large, replace(POINT, stack_ratio=2.5), shipped) == 250
+    assert affordable_iterations((4, 7, 7), POINT, shipped) == 0
+    assert affordable_iterations(small, POINT, replace(shipped, general=False)) == 1000
 
 
-def test_a_network_starts_from_the_general_one_where_it_fits():
+@pytest.mark.parametrize("sampling", [POINT, THICK])
+def test_a_network_starts_from_the_general_one_where_it_fits(sampling):
     shipped = PriorConfig()
     precision, planes = Precision(CPU, reduced=False), torch.rand(2, 1, 6, 20, generator=torch.Generator().manual_seed(0))
-    alone, wide = (new_network(POINT, shipped, precision, context) for context in (0, CONTEXT))
+    alone, wide = (new_network(sampling, shipped, precision, context) for context in (0, CONTEXT))
     with torch.no_grad():
         torch.testing.assert_close(alone(planes), wide(planes.expand(-1, 2 * CONTEXT + 1, -1, -1)), atol=1e-5, rtol=1e-4)
     assert wide.head.weight.any()
-    further = new_network(Sampling(3, (6.0, 6.0)), shipped, precision, CONTEXT)
+    further = new_network(replace(sampling, gap_over_pixel=(6.0, 6.0)), shipped, precision, CONTEXT)
     assert not torch.equal(further.head.weight, wide.head.weight)
     strangers = (replace(shipped, general=False), CONTEXT), (replace(shipped, channels=8), CONTEXT), (shipped, 1)
-    for sampling, config, context in ((THICK, shipped, CONTEXT), *((POINT, *stranger) for stranger in strangers)):
-        assert not knows_anatomy(sampling, config, context)
+    for config, context in strangers:
+        assert not knows_anatomy(config, context)
         assert not new_network(sampling, config, precision, context).head.weight.any()
 
 
