@@ -17,7 +17,15 @@ Matrix = NDArray[np.float64]
 
 AXIS_NAMES = ("i", "j", "k")
 UNIFORM_TOLERANCE = 0.01
-"""Slice gaps that differ by less than this fraction of the median gap count as equal."""
+"""Spacings that differ by less than this fraction count as equal, and so do places that differ by this fraction of a gap."""
+ROUNDED_MM = 0.1
+"""How far a slice whose header is rounded to 0.1 mm may seem to lie from its place on a regular grid that starts at another such slice."""
+LATTICE_TOLERANCE = 0.1
+"""Slices within this fraction of a gap from the planes of a regular grid belong to it."""
+LEAST_GAP_SHARE = 0.25
+"""A smallest gap below this part of the median gap is a slice out of place and not the gap of the stack."""
+_ROUNDING_MM = 1e-6
+"""Of sums of floating-point numbers."""
 
 
 def flip_ras_lps(coordinates: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -110,6 +118,36 @@ def default_scale(gap_mm: float, pixel_mm: float, largest: int = 8) -> int:
     return int(np.clip(round(gap_mm / pixel_mm), 1, largest))
 
 
+def lattice(positions_mm: NDArray[np.float64]) -> Optional[Tuple[float, NDArray[np.int64]]]:
+    """The gap of a regular grid on which slices lie, some perhaps missing, and the place (S,) of each on it.
+
+    :param positions_mm: slice positions (S,), increasing from 0, at least 2.
+    :return: None for slices that lie on no such grid within ``LATTICE_TOLERANCE``.
+    """
+    gaps = np.diff(positions_mm)
+    if gaps.min() < LEAST_GAP_SHARE * float(np.median(gaps)):
+        return None
+    places = np.concatenate([[0], np.cumsum(np.round(gaps / gaps.min()).astype(np.int64))])
+    gap = float(positions_mm[-1] / places[-1])
+    apart = np.abs(positions_mm - places * gap)
+    return (gap, places) if apart.max() <= LATTICE_TOLERANCE * gap + _ROUNDING_MM else None
+
+
+def place_tolerance(gap_mm: float) -> float:
+    """How far (mm) a slice may lie from a plane to count as lying on it: as much as the rounding in headers explains."""
+    return max(UNIFORM_TOLERANCE * gap_mm, min(ROUNDED_MM, LATTICE_TOLERANCE * gap_mm)) + _ROUNDING_MM
+
+
+def regular_gap(positions_mm: NDArray[np.float64]) -> Optional[float]:
+    """The gap (mm) of slices that are evenly spaced from the first to the last; None of others.
+
+    :param positions_mm: slice positions (S,), increasing from 0, at least 2.
+    """
+    gap = float(positions_mm[-1] / (len(positions_mm) - 1))
+    apart = np.abs(positions_mm - np.arange(len(positions_mm)) * gap)
+    return gap if apart.max() <= place_tolerance(gap) else None
+
+
 def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, spacing_mm: Optional[float] = None) -> OutputGrid:
     """The regular grid of output slices that contains every acquired slice plane.
 
@@ -122,11 +160,8 @@ def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, 
     """
     if (scale is None) == (spacing_mm is None):
         raise InputError("Give either a scale or a slice spacing for the output.")
-    gaps = np.diff(positions_mm)
-    base = float(np.median(gaps))
-    multiples = gaps / gaps.min()
-    if np.all(np.abs(multiples - np.round(multiples)) < UNIFORM_TOLERANCE * np.round(multiples)):
-        base = float(positions_mm[-1] / np.round(multiples).sum())
+    found = lattice(positions_mm)
+    base = float(np.median(np.diff(positions_mm))) if found is None else found[0]
     if spacing_mm is not None:
         if spacing_mm <= 0:
             raise InputError(f"The output spacing must be positive, not {spacing_mm:g} mm.")
@@ -138,5 +173,5 @@ def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, 
     count = int(np.floor(positions_mm[-1] / step + UNIFORM_TOLERANCE)) + 1
     grid = np.arange(count, dtype=np.float64) * step
     nearest = np.clip(np.round(positions_mm / step).astype(np.int64), 0, count - 1)
-    on_grid = np.abs(grid[nearest] - positions_mm) <= UNIFORM_TOLERANCE * base * max(1, len(gaps) ** 0.5)
+    on_grid = np.abs(grid[nearest] - positions_mm) <= place_tolerance(base)
     return OutputGrid(grid, step, np.where(on_grid, nearest, -1))

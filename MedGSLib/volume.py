@@ -51,13 +51,11 @@ class Volume:
         if not np.all(np.isfinite(positions)) or not (np.all(gaps > 0) or np.all(gaps < 0)):
             raise InputError("The slice positions must all increase or all decrease, without repeats.")
         distances = np.abs(positions - positions[0])
-        gap = float(np.median(np.abs(gaps)))
-        regular = bool(np.all(np.abs(np.abs(gaps) - gap) <= geometry.UNIFORM_TOLERANCE * gap))
-        if regular:
-            gap = float(distances[-1] / (count - 1))
+        even = geometry.regular_gap(distances)
+        gap = even if even is not None else float(np.median(np.abs(gaps)))
         matrix = self.ijk_to_ras.copy()
         matrix[:3, 2] *= gap / geometry.spacing(matrix)[2]
-        return replace(self, ijk_to_ras=matrix, positions_mm=None if regular else distances)
+        return replace(self, ijk_to_ras=matrix, positions_mm=distances if even is None else None)
 
 
 @dataclass(frozen=True)

@@ -128,3 +128,36 @@ def test_jitter_within_tolerance_counts_as_regular() -> None:
 def test_unusable_grids_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(InputError):
         geometry.output_grid(np.arange(4) * 5.0, **arguments)
+
+
+@pytest.mark.parametrize(("gap", "decimals"), [(0.625, 2), (1.25, 1), (3.3333, 1), (0.7, 3)])
+def test_positions_rounded_by_a_header_stay_on_the_grid_to_the_last_slice(gap: float, decimals: int) -> None:
+    true = np.arange(200) * gap
+    positions = np.round(true, decimals)
+    grid = geometry.output_grid(positions, scale=4)
+    assert np.array_equal(grid.acquired, np.arange(200) * 4)
+    assert np.abs(grid.positions_mm[grid.acquired] - true).max() <= 0.1 + 1e-6
+    assert geometry.regular_gap(positions) == pytest.approx(positions[-1] / 199)
+
+
+def test_missing_slices_are_found_although_positions_are_rounded() -> None:
+    places = np.delete(np.arange(60), [7, 8, 31])
+    found = geometry.lattice(np.round(places * 1.25, 1))
+    assert found is not None
+    assert np.array_equal(found[1], places)
+    assert found[0] == pytest.approx(1.25, abs=0.002)
+
+
+def test_a_slice_out_of_place_makes_no_finer_grid() -> None:
+    positions = np.array([0.0, 3.0, 6.0, 6.1, 9.0, 12.0])
+    grid = geometry.output_grid(positions, scale=3)
+    assert grid.spacing_mm <= 1.0
+    assert len(grid) < 20
+
+
+def test_small_differences_that_add_up_are_irregular() -> None:
+    positions = np.concatenate([np.arange(50) * 2.98, 50 * 2.98 + np.arange(50) * 3.02])
+    assert geometry.regular_gap(positions) is None
+    grid = geometry.output_grid(positions, scale=2)
+    found = grid.acquired >= 0
+    assert np.abs(grid.positions_mm[grid.acquired[found]] - positions[found]).max() <= 0.1 + 1e-6
