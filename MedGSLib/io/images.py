@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import struct
-import zlib
+import logging
 from pathlib import Path
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Tuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,11 +13,17 @@ from numpy.typing import NDArray
 from MedGSLib import geometry
 from MedGSLib.errors import InputError, ResourceError
 from MedGSLib.geometry import Matrix
+from MedGSLib.io import nifti
 from MedGSLib.io.atomic import cut_short
 from MedGSLib.volume import Volume
 
+logger = logging.getLogger(__name__)
+
 SHEAR_TOLERANCE = 0.01
 """Largest cosine between two image axes that still counts as a right angle."""
+
+SAME_PLACE_VOXELS = 0.1
+"""Two statements of a volume's place that differ by less are the same."""
 
 WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
 
@@ -42,8 +46,10 @@ def read_image(path: Path) -> sitk.Image:
             raise sheared(path) from error
         if "allocat" in text.lower():
             raise ResourceError(f"There is not enough memory to read {path}.") from error
+        if nifti.is_nifti_2(path):
+            raise InputError(f"The file {path} is in the format NIfTI-2, which is not read; save it as NIfTI-1 or NRRD.") from error
         raise InputError(f"The file {path} cannot be read: it is damaged, or not one of {FORMATS}.") from error
-    if not nifti_is_complete(path):
+    if not nifti.is_complete(path):
         raise InputError(f"The file {path} is incomplete: it ends before its last voxel, so copy or export it again.")
     return image
 
@@ -85,7 +91,21 @@ def ijk_to_ras(image: sitk.Image, source: Path) -> Matrix:
     lps = np.eye(4)
     lps[:3, :3] = direction * np.array(image.GetSpacing())
     lps[:3, 3] = image.GetOrigin()
-    return geometry.flip_ras_lps(lps)
+    ras = geometry.flip_ras_lps(lps)
+    if nifti.is_nifti(source):
+        _warn_of_contradiction(source, image.GetSize(), ras)
+    return ras
+
+
+def _warn_of_contradiction(source: Path, shape_ijk: Tuple[int, ...], ras: Matrix) -> None:
+    apart = nifti.contradiction_mm(source, shape_ijk, ras)
+    if apart > SAME_PLACE_VOXELS * geometry.spacing(ras).min():
+        logger.warning(
+            "The header of %s states its place in several ways (qform, sform, spacing) that differ by up to %.3g mm; "
+            "it is read as ITK does, so check that image and mask lie on each other.",
+            source,
+            apart,
+        )
 
 
 def set_geometry(image: sitk.Image, matrix: Matrix) -> sitk.Image:
@@ -118,52 +138,8 @@ def write_image(path: Path, volume: Volume, header: Optional[Mapping[str, str]] 
         image.SetMetaData(key, " ".join(value.split()))
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
-        complete = nifti_is_complete(path)
+        complete = nifti.is_complete(path)
     except RuntimeError as error:
         raise cut_short(path) from error
     if not complete:
         raise cut_short(path)
-
-
-def nifti_is_complete(path: Path) -> bool:
-    """Whether a NIfTI file holds all the bytes that its header promises; files of other formats always pass.
-
-    The reader of SimpleITK fills the voxels that a truncated NIfTI file lacks with arbitrary values and reports no error.
-    """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return True
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path, "rb") if packed else path.open("rb") as stream:
-            needed = _nifti_size(stream.read(348))
-            if not packed:
-                return path.stat().st_size >= needed
-        return _gzip_claims(path, needed) or _gzip_holds(path, needed)
-    except (EOFError, OSError, struct.error, zlib.error):
-        return False
-
-
-def _nifti_size(header: bytes) -> int:
-    """Bytes of a NIfTI-1 file by its header (nifti1.h), in either byte order."""
-    order = "<" if struct.unpack("<i", header[:4])[0] == 348 else ">"
-    dim = struct.unpack(order + "8h", header[40:56])
-    bits = struct.unpack(order + "h", header[72:74])[0]
-    offset = int(struct.unpack(order + "f", header[108:112])[0])
-    return offset + int(np.prod(dim[1 : dim[0] + 1], dtype=np.int64)) * bits // 8
-
-
-def _gzip_claims(path: Path, needed: int) -> bool:
-    """Whether the trailer of a gzip file states ``needed`` bytes; a truncated file ends in arbitrary ones."""
-    with path.open("rb") as stream:
-        stream.seek(-4, 2)
-        return struct.unpack("<I", stream.read(4))[0] == needed % 2**32
-
-
-def _gzip_holds(path: Path, needed: int) -> bool:
-    """Whether a gzip file unpacks to at least ``needed`` bytes."""
-    held = 0
-    with gzip.open(path, "rb") as stream:
-        while block := stream.read(1 << 22):
-            held += len(block)
-    return held >= needed

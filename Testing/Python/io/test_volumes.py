@@ -120,6 +120,39 @@ def test_a_big_endian_nifti_is_read_and_checked(tmp_path: Path) -> None:
         read_volume(tmp_path / "a.nii")
 
 
+def test_a_nifti_that_contradicts_itself_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([1.0, 1.0, 3.0, 1.0]))
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    read_volume(tmp_path / "a.nii.gz")
+    assert not caplog.records
+    moved = np.diag([1.0, 1.0, 3.0, 1.0])
+    moved[2, 3] = 2.0
+    image.set_qform(moved)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    read_volume(tmp_path / "a.nii.gz")
+    assert "differ by up to 2 mm" in caplog.text
+
+
+def test_a_nifti_whose_spacing_contradicts_its_matrix_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    image.set_sform(np.diag([1.0, 1.0, 3.0, 1.0]), 1)
+    image.header["qform_code"] = 0
+    nibabel.save(image, tmp_path / "a.nii")
+    read_volume(tmp_path / "a.nii")
+    assert "differ by up to 10 mm" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_the_second_nifti_format_is_named(tmp_path: Path, name: str) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti2Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / name)
+    with pytest.raises(InputError, match="NIfTI-2") as error:
+        read_volume(tmp_path / name)
+    one_sentence(error)
+
+
 def test_a_sheared_nrrd(tmp_path: Path) -> None:
     header = (
         "NRRD0004\ntype: uint8\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 3 2\n"
