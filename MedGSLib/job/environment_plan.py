@@ -24,6 +24,7 @@ REQUIREMENTS = (
     "numba>=0.60",
     "llvmlite",
     "SimpleITK>=2.3",
+    "pydicom>=2.4",
     "vtk>=9.3",
     "scikit-image>=0.22",
     "scikit-learn>=1.4",

@@ -115,3 +115,40 @@ def dicom_series(tmp_path: Path) -> Callable[..., tuple[Path, np.ndarray, np.nda
         return folder, pixels - 1024, origins
 
     return make
+
+
+def write_enhanced_mr(path: Path, pixels: np.ndarray, origins: np.ndarray, scaling: list[tuple[float, float]]) -> None:
+    """One enhanced MR file by pydicom: frames (F, rows, columns) in this order, at LPS ``origins`` (F, 3) in axial planes."""
+    pydicom = pytest.importorskip("pydicom")
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedMRImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.77.1"
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data = pydicom.Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID, data.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.9", "1.2.826.0.1.3680043.8.498.77"
+    data.Modality, data.InstanceNumber = "MR", 1
+    data.NumberOfFrames, data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+    measures, orientation, shared = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing, measures.SliceThickness, measures.SpacingBetweenSlices = [1.5, 0.75], 2.5, 7.0
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    data.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for origin, (slope, intercept) in zip(origins, scaling, strict=True):
+        place, values, frame = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = [round(float(mm), 5) for mm in origin]
+        values.RescaleSlope, values.RescaleIntercept, values.RescaleType = slope, intercept, "US"
+        frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [place], [values]
+        frames.append(frame)
+    data.PerFrameFunctionalGroupsSequence = frames
+    data.PixelData = pixels.astype(np.uint16).tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+@pytest.fixture
+def enhanced_mr() -> Callable[..., None]:
+    return write_enhanced_mr

@@ -10,6 +10,7 @@ import pytest
 
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
+from MedGSLib.io import dicom
 from MedGSLib.io.stack import load_stack
 from MedGSLib.io.volumes import read_volume
 
@@ -129,3 +130,68 @@ def test_a_series_of_one_image_is_a_single_slice(dicom_series: Series) -> None:
     folder, *_ = dicom_series([0.0])
     with pytest.raises(InputError, match="single slice"):
         load_stack(folder, None)
+
+
+def placed_exactly(folder: Path, origins: np.ndarray) -> None:
+    stack = load_stack(folder, None, axis="k")
+    for s, origin in enumerate(origins):
+        place = geometry.transform_points(stack.plane_to_ras, np.array([0.0, 0.0, stack.positions_mm[s]]))
+        assert np.allclose(geometry.flip_ras_lps(place), origin, atol=1e-3)
+
+
+@pytest.mark.parametrize("degrees", [0.1, 0.55])
+def test_a_slight_tilt_moves_no_slice(dicom_series: Series, degrees: float) -> None:
+    tilt = np.array([0.0, np.sin(np.radians(degrees)), np.cos(np.radians(degrees))])
+    folder, pixels, origins = dicom_series(list(np.arange(40) * 3.0), direction=np.eye(3), tilt=tilt)
+    placed_exactly(folder, origins)
+    assert np.array_equal(read_volume(folder).voxels, pixels)
+
+
+def test_slices_shifted_sideways_are_refused() -> None:
+    slices = []
+    for sideways, along in [(0.0, 0.0), (0.0, 3.0), (0.7, 6.0), (0.0, 9.0), (0.0, 12.0)]:
+        matrix = np.eye(4)
+        matrix[:3, 3] = sideways, 0.0, along
+        slices.append(dicom.Slice(np.zeros((1, 4, 5)), matrix, {}))
+    with pytest.raises(InputError, match="sideways against each other by 0.7 mm"):
+        dicom.stack_slices(slices, Path("series"))
+
+
+def test_copies_of_an_image_are_left_out(dicom_series: Series, caplog: pytest.LogCaptureFixture) -> None:
+    folder, pixels, _ = dicom_series([0.0, 3.0, 6.0])
+    (folder / "copy.dcm").write_bytes((folder / "1_1.dcm").read_bytes())
+    assert np.array_equal(read_volume(folder).voxels, pixels)
+    assert "Copies of other images" in caplog.text
+
+
+def test_missing_slices_are_counted(dicom_series: Series, caplog: pytest.LogCaptureFixture) -> None:
+    folder, _, origins = dicom_series([0.0, 3.0, 6.0, 15.0, 18.0])
+    placed_exactly(folder, origins)
+    assert "Slices seem to be missing" in caplog.text and ": 2 (gaps of 3 to 9 mm)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "positions", [[0.0, 3.0, 6.0, 9.0], [9.0, 6.0, 3.0, 0.0], [6.0, 0.0, 9.0, 3.0], [0.0, 3.0, 9.0, 12.0], [0.0, 3.0, 7.5, 9.0]]
+)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_frames_of_an_enhanced_file_lie_where_each_says(
+    tmp_path: Path, enhanced_mr: Callable[..., None], positions: list[float], scaled: bool
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 4000, (len(positions), 6, 8))
+    origins = np.array([10.0, -20.0, 30.0]) + np.outer(positions, [0.0, 0.0, 1.0])
+    scaling = [(2.0 + number, -5.0 * number) if scaled else (1.0, 0.0) for number in range(len(positions))]
+    enhanced_mr(tmp_path / "e.dcm", pixels, origins, scaling)
+    order = np.argsort(positions)
+    values = np.stack([frame * slope + intercept for frame, (slope, intercept) in zip(pixels, scaling, strict=True)])
+    for path in (tmp_path, tmp_path / "e.dcm"):
+        volume = read_volume(path)
+        assert np.array_equal(volume.voxels, values[order])
+        assert volume.meta["slice_thickness_mm"] == "2.5"
+        placed_exactly(path, origins[order])
+
+
+def test_an_enhanced_file_of_several_time_points(tmp_path: Path, enhanced_mr: Callable[..., None]) -> None:
+    origins = np.outer([0.0, 3.0, 6.0, 0.0, 3.0, 6.0], [0.0, 0.0, 1.0])
+    enhanced_mr(tmp_path / "e.dcm", np.arange(6 * 48).reshape(6, 6, 8), origins, [(1.0, 0.0)] * 6)
+    with pytest.raises(InputError, match="several images at the same position"):
+        read_volume(tmp_path)
