@@ -7,7 +7,7 @@ from pathlib import Path
 
 from MedGSLib.config import Mode
 from MedGSLib.errors import InputError
-from MedGSLib.io.frame_files import MASK_FOLDERS, frame_files, read_mask_volume
+from MedGSLib.io.frame_files import MASK_FOLDERS, mask_folder_files, read_mask_volume
 from MedGSLib.io.frames import MASK_LABEL, read_frames
 from MedGSLib.io.stack import build_stack
 from MedGSLib.volume import SliceStack
@@ -33,8 +33,7 @@ def _masks_alone(folder: Path, spacing_mm: tuple[float, float, float]) -> SliceS
         stack = read_frames(folder, spacing_mm)
         if stack.occupancy is not None:
             return replace(stack, image=None)
-    masks = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
-    files = frame_files(masks) if masks is not None else []
+    files = mask_folder_files(folder)
     if len(files) < 2:
         raise InputError(f"The dataset '{folder}' has {len(files)} masks, and at least 2 are needed for --pipeline seg.")
     return build_stack(None, read_mask_volume(files, spacing_mm), [MASK_LABEL], axis="k", margin_mm=None, annotated="all")

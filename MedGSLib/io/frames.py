@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from MedGSLib.errors import InputError
-from MedGSLib.io.frame_files import Spacing, frame_files, mask_files, read_frame_volume, read_mask_volume
+from MedGSLib.io.frame_files import MASK_LABEL, Spacing, frame_files, mask_files, read_frame_volume, read_mask_volume
 from MedGSLib.io.stack import build_stack
-from MedGSLib.volume import Label, SliceStack
-
-MASK_LABEL = Label(1, "mask")
+from MedGSLib.volume import SliceStack
 
 
 def read_frames(folder: Path, spacing_mm: Spacing = (1.0, 1.0, 1.0), with_masks: bool = True) -> SliceStack:

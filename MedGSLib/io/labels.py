@@ -21,6 +21,8 @@ LabelChoice = Union[str, int, Sequence[Union[str, int]], None]
 
 MOST_LABELS = 1000
 """A file with more distinct values than this is taken for an image."""
+LARGEST_LABEL = 2**31 - 1
+"""Labels are the whole numbers from 1 to this."""
 
 HALF = 0.5
 """A voxel filled to this share lies inside."""
@@ -100,8 +102,8 @@ def read_segmentation(path: Path) -> Segmentation:
     :raises InputError: in one sentence, for whatever makes it unusable.
     """
     path = Path(path)
-    if frame_files.is_frame_folder(path):
-        return segmentation_of(frame_files.read_mask_volume(frame_files.frame_files(path)), [Label(1, "mask")])
+    if frame_files.is_mask_folder(path):
+        return segmentation_of(frame_files.read_mask_folder(path), [frame_files.MASK_LABEL])
     if path.is_dir() or dicom.is_dicom(path):
         volume = dicom.read_series(path)
         return segmentation_of(volume, source=f"mask {path}")
@@ -213,7 +215,7 @@ def _labels_or_shares(layers: NDArray, source: str) -> NDArray:
     if not _holds_shares(layers):
         return layers
     if (np.isfinite(layers) & (layers == np.round(layers))).all():
-        return layers.astype(np.int32)
+        return layers.astype(np.int32) if np.abs(layers).max(initial=0) <= LARGEST_LABEL else layers.astype(np.int64)
     if not ((layers >= -ROUNDING) & (layers <= 1.0 + ROUNDING)).all():
         raise InputError(
             f"The {source} is neither a label map nor a partial-volume mask: its values are neither whole numbers nor shares from 0 to 1."
@@ -235,6 +237,9 @@ def default_labels(voxels: NDArray, source: str) -> Tuple[Label, ...]:
     values = [value for value in _distinct(voxels) if value != 0]
     if not values:
         raise InputError(f"The {source} is empty: all its voxels are zero.")
+    if values[0] < 0 or values[-1] > LARGEST_LABEL:
+        worst = values[0] if values[0] < 0 else values[-1]
+        raise InputError(f"The {source} holds the value {worst}, so it is an image and not a label map, whose values are 0, 1, 2, ...")
     if len(values) > MOST_LABELS:
         raise InputError(f"The {source} holds {len(values)} different values, so it is an image and not a label map.")
     if len(values) == 1:
@@ -263,11 +268,13 @@ def _segment_headers(image: sitk.Image) -> Tuple[Segment, ...]:
         if match:
             fields.setdefault(int(match[1]), {})[match[2]] = image.GetMetaData(key).strip()
     segments: List[Segment] = []
+    # Slicer before 4.11 gave each segment a layer and the value 1 without saying so.
+    unsaid = image.GetNumberOfComponentsPerPixel() > 1 and not any({"LabelValue", "Layer"} & set(facts) for facts in fields.values())
     for number in sorted(fields):
         facts = fields[number]
         try:
-            value = int(facts.get("LabelValue", number + 1))
-            layer = int(facts.get("Layer", 0))
+            value = int(facts.get("LabelValue", 1 if unsaid else number + 1))
+            layer = int(facts.get("Layer", len(segments) if unsaid else 0))
             parts = [float(part) for part in facts.get("Color", "").split()]
         except ValueError as error:
             raise InputError(f"The segmentation header is damaged: segment {number} has a field that is not a number.") from error

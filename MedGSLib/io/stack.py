@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Tuple
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
+from MedGSLib.io import frame_files
 from MedGSLib.io.annotated import annotated_slices
 from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, filled_share, inside_any, read_segmentation, segmentation_of
 from MedGSLib.io.resample import onto_grid
@@ -42,7 +44,15 @@ def load_stack(
     :raises InputError: in one sentence, for whatever makes the input unusable.
     """
     volume = None if image is None else read_volume(Path(image), positions)
-    segmentation = None if mask is None else read_segmentation(Path(mask))
+    if mask is None:
+        segmentation = None
+    elif image is not None and volume is not None and frame_files.is_mask_folder(Path(mask)):
+        masks, drawn = frame_files.masks_on(Path(mask), Path(image), volume)
+        segmentation = segmentation_of(masks, [frame_files.MASK_LABEL])
+        if annotated == "auto" and len(drawn) < len(masks.voxels):
+            annotated = "list:" + ",".join(str(number) for number in drawn)
+    else:
+        segmentation = read_segmentation(Path(mask))
     if volume is None and segmentation is not None:
         wanted = parse_positions(positions)
         volume_of_mask = Volume(segmentation.layers[0], segmentation.ijk_to_ras)
@@ -117,7 +127,7 @@ def _assemble(
     return SliceStack(
         image=None if volume is None else np.ascontiguousarray(volume.voxels.transpose(order)[window], dtype=np.float32),
         occupancy=None if layers is None else _occupancy(layers, segments, window),
-        labels=tuple(segment.label for segment in segments),
+        labels=_with_own_values(segments),
         annotated=believed[window[0]],
         positions_mm=np.asarray(kept - kept[0], dtype=np.float64),
         plane_to_ras=plane_to_ras,
@@ -143,6 +153,14 @@ def _origin_index(
     index = [float(start) for start in start_ijk]
     index[along] = float(positions[start_ijk[along]] / mm[along])
     return index[0], index[1], index[2]
+
+
+def _with_own_values(segments: Sequence[Segment]) -> Tuple[Label, ...]:
+    """The labels; numbered 1, 2, ... where some have the same value, as segments of several layers of a file may."""
+    labels = [segment.label for segment in segments]
+    if len({label.value for label in labels}) < len(labels):
+        labels = [replace(label, value=number) for number, label in enumerate(labels, start=1)]
+    return tuple(labels)
 
 
 def _inside(layers: NDArray, segments: Sequence[Segment]) -> NDArray[np.bool_]:

@@ -14,6 +14,9 @@ from MedGSLib.errors import InputError
 from MedGSLib.io import dicom, frame_files, images
 from MedGSLib.volume import Volume
 
+LARGEST_VALUE = 1e37
+"""A tenth of what fits into single precision."""
+
 Positions = Union[Sequence[float], str, Path, None]
 
 
@@ -66,6 +69,8 @@ def _refuse_not_finite(voxels: NDArray, path: Path) -> None:
     if not np.issubdtype(voxels.dtype, np.floating):
         return
     bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in voxels)
+    if not bad and voxels.size and max(abs(float(voxels.min())), abs(float(voxels.max()))) > LARGEST_VALUE:
+        raise InputError(f"The values of {path} reach beyond {LARGEST_VALUE:g}, which is too large to compute with; scale them down.")
     if bad:
         raise InputError(
             f"The volume {path} has {bad} voxel{'s' if bad > 1 else ''} without a finite value (NaN or infinite); "

@@ -61,14 +61,14 @@ def write_segmentation(
 ) -> None:
     """Write a label map (T, H, W) of label values with the header by which Slicer knows names and colours.
 
-    uint8, or uint16 where a label value does not fit.
+    uint8, or the next larger type that every label value fits into.
 
     :param labels: the segments; None takes those of the stack.
     :raises ResourceError: if the disk is full.
     """
     named = stack.labels if labels is None else labels
     largest = max([label.value for label in named] + [int(label_map.max(initial=0))])
-    volume = dense_volume(label_map.astype(np.uint8 if largest <= 255 else np.uint16), stack, spacing_mm)
+    volume = dense_volume(label_map.astype(np.min_scalar_type(largest)), stack, spacing_mm)
     with atomic_write(path) as temporary:
         images.write_image(temporary, volume, segment_header(named, volume))
 

@@ -112,3 +112,60 @@ def test_empty_masks_are_refused(dataset: Path) -> None:
     save(dataset / "masks" / "0000.png", np.zeros((6, 8), np.uint8))
     with pytest.raises(InputError, match="mask is empty"):
         read_frames(dataset)
+
+
+def test_sparse_masks_stay_with_their_frames_in_the_main_job_too(dataset: Path, frames: np.ndarray) -> None:
+    for number in (0, 3, 6, 9):
+        save(dataset / "drawn" / f"{number:04d}.png", (frames[number] > 200).astype(np.uint8) * 255)
+    stack = load_stack(dataset, dataset / "drawn", margin_mm=None)
+    assert np.flatnonzero(stack.annotated).tolist() == [0, 3, 6, 9]
+    assert stack.occupancy is not None
+    for number in (0, 3, 6, 9):
+        assert np.array_equal(stack.occupancy[0, number], frames[number] > 200)
+    assert stack.occupancy[0, [1, 2, 4, 5, 7, 8, 10, 11]].sum() == 0
+
+
+@pytest.mark.parametrize("name", ["{:04d}_mask.png", "mask_{:d}.png", "{:04d}.bmp"])
+def test_masks_are_known_by_name_or_number(dataset: Path, frames: np.ndarray, name: str) -> None:
+    for number in (1, 5):
+        save(dataset / "masks" / name.format(number), (frames[number] > 200).astype(np.uint8) * 255)
+    for stack in (read_frames(dataset), load_stack(dataset, dataset / "masks", margin_mm=None)):
+        assert np.flatnonzero(stack.annotated).tolist() == [1, 5]
+        assert stack.occupancy is not None and np.array_equal(stack.occupancy[0, 5], frames[5] > 200)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [(["0099.png"], "belongs to no frame"), (["0003.png", "3.png"], "to the same frame as 0003.png")]
+)
+def test_masks_of_no_frame_are_named(dataset: Path, names: list[str], words: str) -> None:
+    for name in names:
+        save(dataset / "masks" / name, np.full((6, 8), 255, np.uint8))
+    for read in (lambda: read_frames(dataset), lambda: load_stack(dataset, dataset / "masks")):
+        with pytest.raises(InputError, match=words):
+            read()
+
+
+def test_masks_as_pictures_of_a_volume_lie_on_its_slices(tmp_path: Path, frames: np.ndarray, plain) -> None:
+    matrix = np.diag([-0.5, 0.7, 3.0, 1.0])
+    matrix[:3, 3] = 40.0, -900.0, 70.0
+    image = plain(tmp_path / "a.nrrd", frames, matrix)
+    for number, frame in enumerate(frames):
+        save(tmp_path / "masks" / f"{number}.png", (frame > 200).astype(np.uint8) * 255)
+    stack = load_stack(image, tmp_path / "masks", margin_mm=None)
+    assert stack.occupancy is not None and np.array_equal(stack.occupancy[0], frames > 200)
+    (tmp_path / "masks" / "11.png").unlink()
+    with pytest.raises(InputError, match="11 masks, and the image 12 slices"):
+        load_stack(image, tmp_path / "masks")
+
+
+def test_hidden_files_are_no_frames(dataset: Path, frames: np.ndarray) -> None:
+    (dataset / "original" / "._0003.png").write_bytes(b"resource fork")
+    assert np.array_equal(read_frames(dataset).image, frames)
+
+
+def test_masks_of_several_labels_are_reported(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mask = np.zeros((6, 8), np.uint8)
+    mask[1:4, 2:5], mask[4, 6] = 2, 1
+    save(dataset / "masks" / "0000.png", mask)
+    assert read_frames(dataset).occupancy.sum() == 9
+    assert "hold the values 1, 2" in caplog.text

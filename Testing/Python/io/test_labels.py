@@ -135,13 +135,29 @@ def test_overlapping_layers_stay_apart(tmp_path: Path) -> None:
     segmentation = read_segmentation(path)
     assert np.array_equal(segmentation.layers, layers)
     stack = load_stack(None, path, margin_mm=None)
-    assert [label.name for label in stack.labels] == ["organ", "tumour"]
+    assert [(label.value, label.name) for label in stack.labels] == [(1, "organ"), (2, "tumour")]
     assert stack.occupancy is not None and np.array_equal(stack.occupancy, layers)
     alone = load_stack(None, path, labels="tumour", margin_mm=None)
     assert alone.occupancy is not None and np.array_equal(alone.occupancy[0], layers[1])
     flat, labels = read_labels(path)
     assert [(label.value, label.name) for label in labels] == [(1, "organ"), (2, "tumour")]
     assert np.array_equal(flat.voxels, np.where(layers[1] == 1, 2, layers[0]))
+
+
+def test_layers_of_an_early_slicer_hold_one_segment_each(tmp_path: Path) -> None:
+    layers = np.zeros((2, 6, 8, 10), dtype=np.uint8)
+    layers[0, 1:5, 1:6, 1:8] = 1
+    layers[1, 2:4, 2:4, 2:4] = 1
+    path = write_slicer_segmentation(tmp_path / "a.seg.nrrd", layers, {"Segment0_Name": "organ", "Segment1_Name": "tumour"})
+    stack = load_stack(None, path, margin_mm=None)
+    assert [label.name for label in stack.labels] == ["organ", "tumour"]
+    assert stack.occupancy is not None and np.array_equal(stack.occupancy, layers)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(-1, np.int16), (-1024, np.int16), (3e9, np.float32), (2**40, np.int64)])
+def test_values_that_no_label_has(tmp_path: Path, plain: Plain, two_boxes: np.ndarray, value: float, dtype: type) -> None:
+    with pytest.raises(InputError, match="so it is an image and not a label map"):
+        read_segmentation(plain(tmp_path / "a.nrrd", np.where(two_boxes > 0, value, 0).astype(dtype), np.eye(4)))
 
 
 def test_a_header_that_names_a_missing_layer(tmp_path: Path, two_boxes: np.ndarray) -> None:

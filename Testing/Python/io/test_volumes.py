@@ -77,6 +77,12 @@ def test_voxels_that_are_not_finite_are_counted(tmp_path: Path, plain: Plain, ba
     one_sentence(error)
 
 
+def test_values_beyond_single_precision(tmp_path: Path, plain: Plain) -> None:
+    with pytest.raises(InputError, match="too large to compute with") as error:
+        read_volume(plain(tmp_path / "a.nrrd", np.full((3, 4, 5), -1e300), PLACE))
+    one_sentence(error)
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist") as error:
         read_volume(tmp_path / "nowhere.nrrd")

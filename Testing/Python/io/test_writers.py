@@ -155,6 +155,12 @@ def test_label_values_beyond_a_byte_are_kept(one_stack: SliceStack, tmp_path: Pa
     assert labels[0].name == "Gefäß"
 
 
+def test_label_values_beyond_two_bytes_are_kept(one_stack: SliceStack, tmp_path: Path) -> None:
+    assert one_stack.occupancy is not None
+    write_segmentation(tmp_path / "s.nrrd", (one_stack.occupancy[0] * 70000).astype(int), one_stack, one_stack.gap_mm, [Label(70000, "x")])
+    assert read_labels(tmp_path / "s.nrrd")[0].voxels.max() == 70000
+
+
 @pytest.mark.parametrize(("name", "noticed"), [("a.nrrd", True), ("a.nii.gz", True), ("a.nii.gz", False)])
 def test_a_full_disk_leaves_nothing(
     one_stack: SliceStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, noticed: bool
