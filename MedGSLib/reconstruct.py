@@ -23,7 +23,7 @@ from MedGSLib.dense import boundary_fields, dense_image, dense_occupancy, exclus
 from MedGSLib.errors import InputError
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
 from MedGSLib.geometry import OutputGrid
-from MedGSLib.io.atomic import remove_leftovers
+from MedGSLib.io.atomic import make_result_folder, remove_leftovers
 from MedGSLib.io.stack import load_stack
 from MedGSLib.live_preview import LivePreview
 from MedGSLib.mesh import occupancy_to_mesh, with_volume_of_voxels
@@ -299,8 +299,6 @@ def reconstruct_files(
     :raises ResourceError: when memory or disk runs out.
     """
     inputs = inputs or InputOptions()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"The output {out} is a file, and a folder is needed.")
     refuse_to_overwrite((image, mask), out)
     stack = load_stack(
         image if config.mode != "mask" else None,
@@ -312,6 +310,7 @@ def reconstruct_files(
         positions=inputs.positions,
         slice_thickness_mm=inputs.slice_thickness_mm,
     )
+    make_result_folder(out)
     checkpoint_dir = out / CHECKPOINT_FOLDER
     if not resume:
         CheckpointStore(checkpoint_dir, "").remove()

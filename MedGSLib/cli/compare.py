@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import add_command, existing, keep_vtk_quiet, label, non_negative
+from MedGSLib.cli.parser import add_command, existing, keep_libraries_quiet, label, non_negative
+from MedGSLib.dates import parse_date
 from MedGSLib.errors import InputError
 
 DETAILS = """a time point is one of
@@ -58,11 +59,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _date(text: str) -> datetime.date:
-    digits = text.replace("-", "")
-    try:
-        return datetime.datetime.strptime(digits, "%Y%m%d").date()
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a date like 2025-04-30") from error
+    date = parse_date(text)
+    if date is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a date like 2025-04-30")
+    return date
 
 
 def _kind(text: str) -> tuple[str, str]:
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         existing(Path(arguments.registration), "transform")
     paths = [_time_point_paths(text) for text in texts]
 
-    keep_vtk_quiet(arguments)
+    keep_libraries_quiet(arguments)
     from MedGSLib.longitudinal.compare import CompareConfig, compare_files
 
     report = compare_files(

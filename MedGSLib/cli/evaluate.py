@@ -17,7 +17,7 @@ from MedGSLib.cli.parser import (
     count,
     existing,
     input_options,
-    keep_vtk_quiet,
+    keep_libraries_quiet,
 )
 from MedGSLib.evaluation.names import METHODS, PROTOCOLS, kind_of
 
@@ -66,11 +66,13 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     existing(arguments.image, "image")
     existing(arguments.mask, "mask")
 
-    keep_vtk_quiet(arguments)
+    keep_libraries_quiet(arguments)
     from MedGSLib.config import preset_config
     from MedGSLib.evaluation.evaluate import evaluate_files
     from MedGSLib.evaluation.table import Summary
+    from MedGSLib.io.atomic import make_result_folder
 
+    make_result_folder(arguments.output)
     table = evaluate_files(
         arguments.image,
         arguments.mask,

@@ -60,6 +60,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def make_result_folder(path: Path) -> None:
+    """Make a folder where needed, and make sure that files can be written to it, before long work begins.
+
+    :raises ResourceError: if the disk is full.
+    :raises InputError: if it is a file, or may not be written to.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"The output {path} is a file, and a folder is needed.")
+    trial = path / f"{PARTIAL}{secrets.token_hex(4)}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise write_error(path, error) from error
+        raise InputError(f"The folder {path} cannot be written to: {error.strerror or error}.") from error
+
+
 def _mode_of_new_files(path: Path) -> int:
     """The mode of a file made at ``path``, which is gone again; some writers leave theirs readable by the user alone."""
     path.touch()

@@ -15,6 +15,7 @@ from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix
+from MedGSLib.io.atomic import make_result_folder
 from MedGSLib.longitudinal import distance, growth
 from MedGSLib.longitudinal.growth import Change, Sampling, Trend
 from MedGSLib.longitudinal.measures import FIGURES, Measures, measure_segment
@@ -107,6 +108,8 @@ def compare(time_points: Sequence[TimePoint], config: CompareConfig | None = Non
     config = config or CompareConfig()
     ordered = _with_common_segments(_in_order(time_points, config.keep_order))
     names = list(ordered[0].surfaces)
+    if unknown := sorted(set(config.kinds) - set(names)):
+        raise InputError(f"There is no segment called {', '.join(unknown)} to measure; there is {', '.join(names)}.")
     reporter = Reporter(progress)
     registrations = [no_registration()]
     for index in range(1, len(ordered)):
@@ -157,6 +160,12 @@ def compare_files(
     Reporter(progress).start("loading", len(paths))
     points = [load_time_point(entry, None if dates is None else dates[index], labels) for index, entry in enumerate(paths)]
     base = config or CompareConfig()
+    if registration not in METHODS and _in_order(points, base.keep_order)[0] is not points[0]:
+        raise InputError(
+            "The time points are not in the order of their dates, so the given transform would be applied the wrong way round; "
+            "give the earlier one first, or use --keep-order."
+        )
+    make_result_folder(output)
     return write_comparison(compare(points, replace(base, registration=chosen), progress), output)
 
 

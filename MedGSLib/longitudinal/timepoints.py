@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
+from MedGSLib.dates import parse_date
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import default_scale
 from MedGSLib.io.images import to_image
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MESH_SUFFIXES = (".vtp", ".ply", ".stl")
 REPORT_FILE = "report.json"
+RESULT_MARKS = ("volume.nrrd", "occupancy.nrrd", "model.medgs", "checkpoint")
+"""Of these a folder of ``medgs reconstruct`` holds at least one long before its report."""
 DEFAULT_SEGMENT = "segment"
 PROPAGATED = "propagated"
 """Source of surfaces that nobody drew, see :mod:`MedGSLib.longitudinal.propagation`."""
@@ -78,6 +81,8 @@ def load_time_point(
     title = name or first.name.split(".")[0]
     if first.is_dir() and (first / REPORT_FILE).is_file():
         return _from_result(first, Path(paths[1]) if len(paths) > 1 else None, date, labels, title)
+    if first.is_dir() and any((first / name).exists() for name in RESULT_MARKS):
+        raise InputError(f"The folder {first} holds an unfinished result (it has no {REPORT_FILE}); finish it with --resume first.")
     if first.suffix.lower() in MESH_SUFFIXES and len(paths) == 1:
         return TimePoint(title, {DEFAULT_SEGMENT: read_mesh(first)}, date, facts={"source": "mesh"})
     if len(paths) == 2:
@@ -151,15 +156,6 @@ def interpolated_surface(stack: SliceStack, segment: NDArray[np.float32], name: 
     known = stack.positions_mm[stack.annotated]
     dense = PchipInterpolator(known, distances, axis=0)(np.clip(wanted, known[0], known[-1]))
     return occupancy_to_mesh(0.5 + 0.5 * np.tanh(dense / FIELD_WIDTH_PX), stack.index_to_ras(step))
-
-
-def parse_date(text: str) -> datetime.date | None:
-    """A date from YYYYMMDD (as DICOM writes it) or YYYY-MM-DD; None from anything else."""
-    digits = re.sub(r"\D", "", text)
-    try:
-        return datetime.datetime.strptime(digits, "%Y%m%d").date()
-    except ValueError:
-        return None
 
 
 def _volume_of(stack: SliceStack) -> tuple[Volume | None, NDArray[np.bool_] | None]:

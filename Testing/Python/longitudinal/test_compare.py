@@ -16,6 +16,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
+from MedGSLib.dates import parse_date
 from MedGSLib.errors import Cancelled, InputError
 from MedGSLib.io.atomic import atomic_write
 from MedGSLib.io.images import write_image
@@ -24,7 +25,7 @@ from MedGSLib.io.stack import build_stack
 from MedGSLib.longitudinal.compare import CompareConfig, Comparison, compare, compare_files
 from MedGSLib.longitudinal.distance import add_point_values
 from MedGSLib.longitudinal.registration import write_transform
-from MedGSLib.longitudinal.timepoints import OUTER_WALL, TimePoint, load_time_point, parse_date, time_point_from_stack
+from MedGSLib.longitudinal.timepoints import OUTER_WALL, TimePoint, load_time_point, time_point_from_stack
 from MedGSLib.mesh import POSITION_ARRAY
 from MedGSLib.metrics_surface import topology, triangles_of, volume_mm3
 from MedGSLib.phantom import Acquisition, AneurysmPhantom, AneurysmTruth, make_aneurysm
@@ -224,13 +225,62 @@ def test_lumen_and_thrombus_make_an_outer_wall(tmp_path: Path) -> None:
     assert volume_mm3(whole) == pytest.approx(split.truth.volume_mm3, rel=0.03)
 
 
+def test_a_transform_for_the_other_order_is_refused(tmp_path: Path) -> None:
+    paths = []
+    for name in "ab":
+        write_mesh(AneurysmTruth(AneurysmShape()).mesh(6.0), tmp_path / f"{name}.vtp")
+        paths.append([tmp_path / f"{name}.vtp"])
+    write_transform(tmp_path / "move.tfm", np.eye(4))
+    dates = [datetime.date(2025, 1, 10), datetime.date(2023, 1, 10)]
+    with pytest.raises(InputError, match="the wrong way round"):
+        compare_files(paths, tmp_path / "out", dates=dates, registration=str(tmp_path / "move.tfm"))
+    kept = CompareConfig(keep_order=True)
+    assert compare_files(paths, tmp_path / "out", dates=dates, registration=str(tmp_path / "move.tfm"), config=kept)["growth"]
+
+
+def test_a_kind_of_no_segment_is_refused() -> None:
+    points = [TimePoint(name, {"aorta": AneurysmTruth(AneurysmShape()).mesh(6.0)}) for name in "ab"]
+    with pytest.raises(InputError, match="no segment called lumen to measure; there is aorta"):
+        compare(points, CompareConfig("none", kinds={"lumen": "vessel"}))
+
+
+def test_an_unfinished_result_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(InputError, match="unfinished result"):
+        load_time_point([tmp_path])
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from MedGSLib.longitudinal import compare as module
+
+    monkeypatch.setattr(module, "compare", lambda *_: pytest.fail("the work began"))
+    write_mesh(AneurysmTruth(AneurysmShape()).mesh(6.0), tmp_path / "a.vtp")
+    with pytest.raises(InputError, match="is a file, and a folder is needed"):
+        compare_files([[tmp_path / "a.vtp"]] * 2, tmp_path / "a.vtp")
+
+
 def test_a_comparison_can_be_cancelled() -> None:
     points = [TimePoint(name, {"aorta": AneurysmTruth(AneurysmShape()).mesh(6.0)}) for name in "ab"]
     with pytest.raises(Cancelled):
         compare(points, CompareConfig("none"), lambda event: event.stage != "growth")
 
 
-@pytest.mark.parametrize(("text", "expected"), [("20240229", (2024, 2, 29)), ("2024-02-29", (2024, 2, 29)), ("20230229", None), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20240229", (2024, 2, 29)),
+        ("2024-02-29", (2024, 2, 29)),
+        ("2023-1-11", (2023, 1, 11)),
+        ("2023-11-1", (2023, 11, 1)),
+        ("2023.01.11", (2023, 1, 11)),
+        ("2023/1/2", (2023, 1, 2)),
+        ("2023111", None),
+        ("2023-111", None),
+        ("11.01.2023", None),
+        ("20230229", None),
+        ("", None),
+    ],
+)
 def test_dates(text: str, expected: tuple[int, int, int] | None) -> None:
     assert parse_date(text) == (None if expected is None else datetime.date(*expected))
 
