@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 STAGE = "batch"
 REPORT_NAME = "report.json"
 Row = dict[str, str]
+SEPARATORS = (",", ";", "\t")
+PATH_COLUMNS = ("image", "mask", "refine-mask", "start-model")
+"""Columns that name a file or a folder, relative to the case list."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,7 @@ def read_cases(path: Path) -> dict[str, Row]:
     :return: name of the case to its row: column (lower case, dashes) to text.
     :raises InputError: if it is no table with a heading, has no cases, or two cases share a name.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"The case list {path.name} is not a CSV text file.") from error
+    table = _table(path)
     if len(table) < 2:
         raise InputError(f"The case list {path.name} has no cases; it needs a heading row and one row a case.")
     columns = [cell.strip().lower().replace("_", "-") for cell in table[0]]
@@ -71,6 +70,19 @@ def read_cases(path: Path) -> dict[str, Row]:
     return cases
 
 
+def _table(path: Path) -> list[list[str]]:
+    """The rows that are not empty, separated by what separates the headings: commas, or semicolons or tabs as spreadsheets write them."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        if lines and lines[0].lower().startswith("sep="):
+            lines = lines[1:]
+        heading = next((line for line in lines if line.strip()), "")
+        separator = max(SEPARATORS, key=heading.count)
+        return [row for row in csv.reader(lines, delimiter=separator) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The case list {path.name} is not a CSV text file; save it as CSV in UTF-8.") from error
+
+
 def _folder_name(text: str) -> str:
     stem = re.split(r"[\\/]", text.rstrip("\\/"))[-1]
     stem = re.sub(r"\.(nii\.gz|seg\.nrrd|[A-Za-z]+)$", "", stem)
@@ -78,11 +90,16 @@ def _folder_name(text: str) -> str:
 
 
 def run_batch(
-    cases: Mapping[str, Row], output: Path, run_case: Callable[[str], dict[str, Any]], progress: ProgressCallback | None = None
+    cases: Mapping[str, Row],
+    folder: Path,
+    output: Path,
+    run_case: Callable[[str], dict[str, Any]],
+    progress: ProgressCallback | None = None,
 ) -> list[Outcome]:
     """Run ``run_case`` for every case that is not finished, and keep ``output/summary.csv`` up to date.
 
-    :param cases: name to row; a finished case is skipped as long as its row is the same and its outputs are whole.
+    :param cases: name to row; a finished case is skipped as long as its row and its input files are the same and its outputs are whole.
+    :param folder: what relative paths in the rows start from.
     :param run_case: writes ``output/<name>`` and returns the report; may raise.
     :raises Cancelled: when the callback answers False; the summary then holds the cases until there.
     """
@@ -90,11 +107,11 @@ def run_batch(
     outcomes: list[Outcome] = []
     for number, (name, row) in enumerate(cases.items()):
         reporter.start(STAGE, len(cases), f"Case {number + 1} of {len(cases)}: {name}")
-        folder, fingerprint = output / name, _fingerprint(row)
-        if _is_finished(folder, fingerprint):
-            outcomes.append(Outcome(name, "skipped", EXIT_DONE, 0.0, "finished before", **_figures(_read_report(folder))))
+        case, fingerprint = output / name, _fingerprint(row, folder)
+        if _is_finished(case, fingerprint):
+            outcomes.append(Outcome(name, "skipped", EXIT_DONE, 0.0, "finished before", **_figures(_read_report(case))))
         else:
-            outcomes.append(_run_one(name, folder, fingerprint, run_case))
+            outcomes.append(_run_one(name, case, fingerprint, run_case))
         _write_summary(output / "summary.csv", outcomes)
         if outcomes[-1].exit_code != EXIT_DONE:
             reporter.message(f"{name} failed: {outcomes[-1].message}", level="error")
@@ -136,8 +153,16 @@ def _figures(report: Mapping[str, Any]) -> dict[str, str]:
     return {"volumes_cm3": volumes, **figures}
 
 
-def _fingerprint(row: Row) -> str:
-    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
+def _fingerprint(row: Row, folder: Path) -> str:
+    """Hash of a row, and of the sizes and times of the files that it names."""
+    inputs = [_state(folder / row[column]) for column in PATH_COLUMNS if row.get(column)]
+    return hashlib.sha256(json.dumps([row, inputs], sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of a file, or of those in a folder; nothing where there is none."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
 
 def _is_finished(folder: Path, fingerprint: str) -> bool:

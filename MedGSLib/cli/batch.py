@@ -8,12 +8,13 @@ from typing import Any
 
 from MedGSLib.cli import reconstruct
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import ArgumentParser, add_command, existing, keep_vtk_quiet
+from MedGSLib.cli.parser import ArgumentParser, add_command, existing, keep_libraries_quiet
 from MedGSLib.errors import EXIT_DONE, InputError
 
-DETAILS = """CASES.csv has one row a case and a heading row. The columns are 'image' and 'mask' (paths, relative to the CSV file),
-'name' (folder of the case in OUT; default: from the image), and any option of 'medgs reconstruct' without its dashes:
-label (several separated by ;), preset, scale, spacing, axis, annotated, margin, no-crop (yes or empty), seed, ...
+DETAILS = """CASES.csv has one row a case and a heading row, separated by commas, semicolons or tabs.
+The columns are 'image' and 'mask' (paths, relative to the CSV file), 'name' (folder of the case in OUT; default: from the image),
+and any option of 'medgs reconstruct' without its dashes: label (several separated by ;), preset, scale, spacing, axis, annotated,
+margin, no-crop (yes or empty), seed, ...
 
 Cases that are finished and unchanged are skipped, interrupted ones are continued. OUT/summary.csv lists every case.
 A failing case does not stop the others; then the exit code is that of the failures, or 1 where they differ."""
@@ -32,16 +33,20 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run all cases that are not finished."""
     existing(arguments.cases, "case list")
-    keep_vtk_quiet(arguments)
+    keep_libraries_quiet(arguments)
 
     from MedGSLib.batch import read_cases, run_batch
+    from MedGSLib.io.atomic import make_result_folder
 
     rows = read_cases(arguments.cases)
+    if (arguments.output / "summary.csv").resolve() == arguments.cases.resolve():
+        raise InputError(f"The summary would overwrite the case list {arguments.cases}; choose another output folder.")
+    make_result_folder(arguments.output)
 
     def run_case(name: str) -> dict[str, Any]:
         return reconstruct.reconstruct_case(case_arguments(rows[name], arguments.cases.parent, arguments.output / name), console)
 
-    outcomes = run_batch(rows, arguments.output, run_case, console.progress)
+    outcomes = run_batch(rows, arguments.cases.parent, arguments.output, run_case, console.progress)
     failed = [outcome for outcome in outcomes if outcome.exit_code != EXIT_DONE]
     text = f"{len(outcomes) - len(failed)} of {len(outcomes)} cases are done: {arguments.output / 'summary.csv'}"
     console.result(text, summary=str(arguments.output / "summary.csv"), failed=[outcome.name for outcome in failed])
@@ -55,12 +60,14 @@ def case_arguments(row: dict[str, str], folder: Path, output: Path) -> argparse.
     :param folder: what relative paths in the row start from.
     :raises InputError: for unknown columns and unusable values, naming both.
     """
+    from MedGSLib.batch import PATH_COLUMNS
+
     argv = ["-o", str(output), "--resume"]
     for column, text in row.items():
         option = f"--{column.replace('_', '-')}"
         if column == "image":
             argv += [str(folder / text)] if text else []
-        elif column in ("mask", "refine-mask", "start-model"):
+        elif column in PATH_COLUMNS:
             argv += [option, str(folder / text)] if text else []
         elif column == "label":
             argv += [part for name in text.split(";") if name.strip() for part in (option, name.strip())]

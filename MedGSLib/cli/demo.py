@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import add_command, add_fit_arguments, keep_vtk_quiet
+from MedGSLib.cli.parser import add_command, add_fit_arguments, keep_libraries_quiet
 
 DETAILS = """written: OUT/input/ (thick CT slices and their segmentation), the files of 'medgs reconstruct' in OUT/,
          and OUT/summary.png: input, output, true and measured diameters on one page;
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Make the case, reconstruct it, compare with the truth."""
-    keep_vtk_quiet(arguments)
+    keep_libraries_quiet(arguments)
     if arguments.samples:
         from MedGSLib.demo import write_samples
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import add_command, existing, keep_vtk_quiet, label, positive, whole
+from MedGSLib.cli.parser import add_command, existing, keep_libraries_quiet, label, positive, whole
 from MedGSLib.cli.render import add_model_arguments
 from MedGSLib.errors import InputError
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.output.suffix.lower() not in FORMATS:
         raise InputError(f"The mesh '{arguments.output.name}' must end in one of {', '.join(FORMATS)}.")
 
-    keep_vtk_quiet(arguments)
+    keep_libraries_quiet(arguments)
     from MedGSLib.frame_workflow.mesh import MeshOptions, mesh_model
     from MedGSLib.frame_workflow.model_folder import ModelFolder
 

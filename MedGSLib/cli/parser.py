@@ -203,9 +203,11 @@ def existing(path: Path | None, what: str) -> Path | None:
     return path
 
 
-def keep_vtk_quiet(arguments: argparse.Namespace) -> None:
-    """Keep VTK's own error lines off stderr, where a failure is one sentence; -v lets them through."""
+def keep_libraries_quiet(arguments: argparse.Namespace) -> None:
+    """Keep the error lines of VTK and ITK off stderr, where a failure is one sentence; -v lets them through."""
     if not arguments.verbose:
+        import SimpleITK
         from vtkmodules.vtkCommonCore import vtkLogger
 
         vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)

@@ -16,7 +16,7 @@ from MedGSLib.cli.parser import (
     count,
     existing,
     input_options,
-    keep_vtk_quiet,
+    keep_libraries_quiet,
     positive,
 )
 from MedGSLib.errors import InputError
@@ -64,7 +64,7 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Reconstruct one case."""
-    keep_vtk_quiet(arguments)
+    keep_libraries_quiet(arguments)
     report = reconstruct_case(arguments, console)
     console.result(summary(report, arguments.output), output=str(arguments.output), report=str(arguments.output / "report.json"))
 

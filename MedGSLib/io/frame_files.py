@@ -72,8 +72,8 @@ def masks_by_frame(masks: Sequence[Path], frames: Sequence[Path]) -> Dict[int, P
     """
     by_name = {frame.stem: index for index, frame in enumerate(frames)}
     by_numbers: Dict[Tuple[int, ...], List[int]] = {}
-    for index, frame in enumerate(frames):
-        by_numbers.setdefault(tuple(_numbers(frame.stem)), []).append(index)
+    for number, frame in enumerate(frames):
+        by_numbers.setdefault(tuple(_numbers(frame.stem)), []).append(number)
     found: Dict[int, Path] = {}
     for path in masks:
         stem = path.stem[: -len(MASK_ENDING)] if path.stem.endswith(MASK_ENDING) else path.stem

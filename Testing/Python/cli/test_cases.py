@@ -136,6 +136,30 @@ def test_finished_cases_are_skipped_until_they_change(job, files):
     assert [call["out"].name for call in job.calls] == ["a", "b"]
 
 
+def test_a_case_whose_input_changed_is_done_again(job, files):
+    cases = write_cases(files, "name,image,mask", "a,ct.nrrd,mask.nrrd", "b,ct.nrrd,")
+    run = ["batch", str(cases), "-o", str(files / "out")]
+    assert main(run) == 0
+    job.calls.clear()
+    (files / "mask.nrrd").write_bytes(b"drawn anew")
+    assert main(run) == 0
+    assert [call["out"].name for call in job.calls] == ["a"]
+
+
+@pytest.mark.parametrize("first", ["name;image;mask;label", "\ufeffname;image;mask;label", "sep=;\nname;image;mask;label"])
+def test_a_case_list_of_a_spreadsheet_with_semicolons(job, files, first):
+    cases = write_cases(files, first, 'a;ct.nrrd;mask.nrrd;"2;aorta"', "b;ct2.nii.gz;;")
+    assert main(["batch", str(cases), "-o", str(files / "out")]) == 0
+    assert [call["out"].name for call in job.calls] == ["a", "b"]
+    assert job.calls[0]["inputs"].labels == (2, "aorta") and job.calls[1]["mask"] is None
+
+
+def test_the_summary_does_not_overwrite_the_case_list(job, files, capsys):
+    cases = write_cases(files, "name,image", "a,ct.nrrd").rename(files / "summary.csv")
+    assert main(["batch", str(cases), "-o", str(files)]) == 2
+    assert "choose another output folder" in capsys.readouterr().err and job.calls == []
+
+
 def test_a_cancelled_batch_goes_on_where_it_stopped(job, files):
     cases = write_cases(files, "name,image", "a,ct.nrrd", "b,ct.nrrd", "c,ct.nrrd")
     job.errors["b"] = Cancelled()
