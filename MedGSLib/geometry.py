@@ -24,6 +24,8 @@ LATTICE_TOLERANCE = 0.1
 """Slices within this fraction of a gap from the planes of a regular grid belong to it."""
 LEAST_GAP_SHARE = 0.25
 """A smallest gap below this part of the median gap is a slice out of place and not the gap of the stack."""
+MOST_SLICES = 100_000
+"""More output slices than this are a slip of the pen."""
 _ROUNDING_MM = 1e-6
 """Of sums of floating-point numbers."""
 
@@ -170,6 +172,8 @@ def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, 
     if scale < 1:
         raise InputError(f"The output scale must be a whole number of at least 1, not {scale}.")
     step = base / scale
+    if positions_mm[-1] / step >= MOST_SLICES:
+        raise InputError(f"The result would have {positions_mm[-1] / step:.0f} slices; choose a smaller scale or a wider spacing.")
     count = int(np.floor(positions_mm[-1] / step + UNIFORM_TOLERANCE)) + 1
     grid = np.arange(count, dtype=np.float64) * step
     nearest = np.clip(np.round(positions_mm / step).astype(np.int64), 0, count - 1)

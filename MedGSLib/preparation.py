@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from MedGSLib.config import ReconstructionConfig
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import OutputGrid, default_scale, output_grid
+from MedGSLib.memory import refuse_too_large
 from MedGSLib.prior.image import ImagePrior, image_prior
 from MedGSLib.prior.mask import mask_prior
 from MedGSLib.prior.mask_distance import soft_occupancy
@@ -79,9 +80,11 @@ def prepare(
     :param window: image values that become 0 and 1; None takes percentiles of the image.
     :param device: torch device of the prior's network.
     :raises InputError: if the stack lacks what the mode needs.
+    :raises ResourceError: if the result cannot fit into memory.
     """
     stack = _parts_for_mode(stack, config.mode)
     factor, grid = choose_grid(stack, config)
+    refuse_too_large(len(grid) * stack.shape[1] * stack.shape[2], stack.image is not None, len(stack.labels))
     if stack.image is None:
         window = None
     elif window is None:

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 from MedGSLib import __version__
 from MedGSLib.job.gpu import query_gpu
+from MedGSLib.memory import total_bytes
 
 OLDEST_PYTHON = (3, 10)
 GPU_BACKEND = "gsplat_cuda"
@@ -92,9 +93,7 @@ def _guarded(name: str, part: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
 
 
 def _memory() -> Dict[str, Any]:
-    if sys.platform == "win32":
-        return {"ram_mb": _windows_memory() // _MB}
-    return {"ram_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _MB}
+    return {"ram_mb": total_bytes() // _MB}
 
 
 def _disk(folder: Optional[Path]) -> Dict[str, Any]:
@@ -176,19 +175,6 @@ def _backend(kernels_broken: bool) -> Dict[str, Any]:
         return {"backend": GPU_BACKEND, "reason": reason}
     rasterizer, reason = raster.choose_rasterizer("cpu" if ready else "auto")
     return {"backend": rasterizer.name, "reason": reason}
-
-
-def _windows_memory() -> int:
-    import ctypes
-
-    class Status(ctypes.Structure):
-        """MEMORYSTATUSEX of the Windows API."""
-
-        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong), ("values", ctypes.c_ulonglong * 7)]
-
-    status = Status(length=ctypes.sizeof(Status))
-    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
-    return int(status.values[0])
 
 
 def _version(text: Any) -> tuple:

@@ -105,6 +105,12 @@ def test_a_spacing_wider_than_the_gap_keeps_the_slices() -> None:
     assert len(geometry.output_grid(np.arange(4) * 5.0, spacing_mm=12.0)) == 4
 
 
+@pytest.mark.parametrize("arguments", [{"scale": 10**9}, {"spacing_mm": 1e-9}])
+def test_more_slices_than_anybody_wants_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="would have .* slices; choose a smaller scale"):
+        geometry.output_grid(np.arange(4) * 5.0, **arguments)
+
+
 def test_missing_slices_stay_on_the_grid() -> None:
     grid = geometry.output_grid(np.array([0.0, 3.0, 6.0, 12.0, 15.0]), scale=2)
     assert len(grid) == 11

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from MedGSLib import memory
 from MedGSLib.config import preset_config
-from MedGSLib.errors import InputError
+from MedGSLib.errors import InputError, ResourceError
 from MedGSLib.preparation import SPARSE_MASK_SPREAD, choose_grid, intensity_window, prepare, slice_profile, thickness_decision
 from MedGSLib.prior.image_config import PriorConfig
 from MedGSLib.progress import Reporter
@@ -94,6 +95,14 @@ def test_grid_of_a_regular_stack(options, pixel, factor, count, step):
     found, grid = choose_grid(make_stack(pixel=pixel), recipe(**options))
     assert found == factor and len(grid) == count and grid.spacing_mm == pytest.approx(step)
     assert grid.acquired.tolist() == [k * factor for k in range(6)]
+
+
+def test_a_result_that_cannot_fit_into_memory_is_refused_before_the_work(monkeypatch):
+    stack = make_stack()
+    prepare(stack, recipe(scale=1), Reporter())
+    monkeypatch.setattr(memory, "total_bytes", lambda: 10**6)
+    with pytest.raises(ResourceError, match="million voxels, for which .* GB of memory"):
+        prepare(stack, recipe(scale=8), Reporter())
 
 
 def test_a_missing_slice_leaves_the_other_planes_on_the_grid():
