@@ -23,7 +23,7 @@ from MedGSLib.progress import Reporter
 from MedGSLib.training.checkpoint import PRIOR_STAGE, CheckpointStore, cpu_copy
 from MedGSLib.training.config import TrainingConfig
 from MedGSLib.training.targets import TrainingTargets
-from MedGSLib.volume import Label, SliceStack
+from MedGSLib.volume import SliceStack, distinct_labels
 
 logger = logging.getLogger(__name__)
 
@@ -194,17 +194,8 @@ def _parts_for_mode(stack: SliceStack, mode: str) -> SliceStack:
         raise InputError("The image holds values that are not numbers, so it cannot be reconstructed.")
     if mode == "image":
         return replace(stack, occupancy=None, labels=(), annotated=np.ones(stack.shape[0], bool))
-    stack = replace(stack, labels=_distinct(stack.labels))
+    stack = replace(stack, labels=distinct_labels(stack.labels))
     return replace(stack, image=None) if mode == "mask" else stack
-
-
-def _distinct(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """The labels with names that differ also as file names."""
-    found: list[Label] = []
-    for label in labels:
-        taken = label.file_name.lower() in {other.file_name.lower() for other in found}
-        found.append(replace(label, name=f"{label.name} ({label.value})") if taken else label)
-    return tuple(found)
 
 
 def _image_prior(

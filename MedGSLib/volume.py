@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,15 @@ class Label:
     def file_name(self) -> str:
         """The name as part of a file name on any system."""
         return re.sub(r"[^\w.-]+", "_", self.name).strip("_.") or "segment"
+
+
+def distinct_labels(labels: Sequence[Label]) -> Tuple[Label, ...]:
+    """The labels with names that differ also as file names."""
+    found: List[Label] = []
+    for label in labels:
+        taken = label.file_name.lower() in {other.file_name.lower() for other in found}
+        found.append(replace(label, name=f"{label.name} ({label.value})") if taken else label)
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
 
 
+class _Sentences(logging.Formatter):
+    """Level and message of a record, without the traceback that other handlers may want."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname}: {record.getMessage()}"
+
+
 @contextmanager
 def _logging(arguments: argparse.Namespace) -> Iterator[None]:
     """Send the library's log to stderr while a command runs."""
     level = logging.DEBUG if arguments.verbose else logging.ERROR if arguments.quiet else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s" if arguments.verbose else "%(levelname)s: %(message)s"))
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s") if arguments.verbose else _Sentences())
     logger = logging.getLogger("MedGSLib")
     previous = logger.level
     logger.addHandler(handler)

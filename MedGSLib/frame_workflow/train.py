@@ -15,6 +15,7 @@ from MedGSLib.frame_workflow.dataset import read_dataset
 from MedGSLib.frame_workflow.model_folder import ModelFolder
 from MedGSLib.frame_workflow.watch import TrainingWatch
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
+from MedGSLib.io.atomic import make_result_folder
 from MedGSLib.preparation import Preparation, prepare
 from MedGSLib.progress import ProgressCallback, Reporter
 from MedGSLib.raster import choose_rasterizer
@@ -58,6 +59,7 @@ def train(
     if options.mask_only:
         config = replace(config, mode="joint")
     stack = read_dataset(source, config.mode, options.spacing_mm or (1.0, 1.0, float(config.scale or 1)))
+    make_result_folder(output)
     rasterizer, reason = choose_rasterizer(config.device, config.threads)
     reporter.start("prior", message=reason)
     prepared = prepare(stack, config, reporter, window=None if start is None else start.header.window)

@@ -177,7 +177,8 @@ def _run(folder: JobFolder, reconstruct: Reconstruct, stream: EventStream) -> in
     except (Cancelled, KeyboardInterrupt) as error:
         return _report_failure(stream, error)
     except Exception as error:
-        logger.exception("The job in %s failed", folder.path)
+        level = logging.INFO if isinstance(error, MedGSError) else logging.ERROR
+        logger.log(level, "The job in %s failed", folder.path, exc_info=error)
         return _report_failure(stream, error)
     return EXIT_DONE
 

@@ -27,7 +27,7 @@ from MedGSLib.io.volumes import read_volume
 from MedGSLib.longitudinal.growth import Sampling
 from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh, with_volume_of_voxels
 from MedGSLib.prior.mask_distance import slice_signed_distances
-from MedGSLib.volume import Label, SliceStack, Volume
+from MedGSLib.volume import Label, SliceStack, Volume, distinct_labels
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ def time_point_from_stack(stack: SliceStack, date: datetime.date | None = None, 
     if stack.occupancy is None:
         raise InputError("A time point needs a segment, and the stack has none.")
     volume, mask = _volume_of(stack)
-    surfaces = {label.name: interpolated_surface(stack, stack.occupancy[index], label.name) for index, label in enumerate(stack.labels)}
+    labels = distinct_labels(stack.labels)
+    surfaces = {label.name: interpolated_surface(stack, stack.occupancy[index], label.name) for index, label in enumerate(labels)}
     if parts := wall_parts(list(surfaces)):
         whole = stack.occupancy[[list(surfaces).index(part) for part in parts]].max(axis=0)
         surfaces[OUTER_WALL] = interpolated_surface(stack, whole, OUTER_WALL)

@@ -188,6 +188,13 @@ def test_verbose_adds_the_traceback(failing_probe, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_job_is_one_sentence_without_a_traceback(tmp_path, capsys):
+    assert main(["worker", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "The job request is missing" in err and err.count("\n") == 1
+    assert "Traceback" in (tmp_path / "run.log").read_text()
+
+
 def test_errors_are_json_events_too(failing_probe, capsys):
     failing_probe(InputError("The mask is empty."))
     assert main(["probe", "--json-events"]) == 2

@@ -159,6 +159,15 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
         load_time_point([tmp_path])
 
 
+def test_segments_of_one_name_stay_apart() -> None:
+    voxels = np.zeros((6, 20, 24), np.uint8)
+    voxels[1:5, 3:9, 3:9], voxels[1:5, 11:18, 12:20] = 1, 2
+    stack = build_stack(None, Volume(voxels, np.diag([1.0, 1.0, 3.0, 1.0])), [Label(1, "node"), Label(2, "node")], margin_mm=None)
+    surfaces = time_point_from_stack(stack).surfaces
+    assert list(surfaces) == ["node", "node (2)"]
+    assert volume_mm3(surfaces["node"]) < volume_mm3(surfaces["node (2)"])
+
+
 def test_unusable_time_points_are_refused_in_one_sentence(tmp_path: Path) -> None:
     surface = AneurysmTruth(AneurysmShape()).mesh(6.0)
     one = TimePoint("one", {"aorta": surface})
