@@ -177,5 +177,6 @@ def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, 
     count = int(np.floor(positions_mm[-1] / step + UNIFORM_TOLERANCE)) + 1
     grid = np.arange(count, dtype=np.float64) * step
     nearest = np.clip(np.round(positions_mm / step).astype(np.int64), 0, count - 1)
-    on_grid = np.abs(grid[nearest] - positions_mm) <= place_tolerance(base)
+    tolerance = UNIFORM_TOLERANCE * base + _ROUNDING_MM if found is None else place_tolerance(base)
+    on_grid = np.abs(grid[nearest] - positions_mm) <= tolerance
     return OutputGrid(grid, step, np.where(on_grid, nearest, -1))

@@ -68,6 +68,12 @@ def describe(
 def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfCheck | None) -> list[str]:
     """What a user should read before trusting the result, one sentence each; empty where nothing is out of the ordinary."""
     found = []
+    missed = int(np.count_nonzero(prepared.grid.acquired < 0))
+    if missed:
+        found.append(
+            f"The slices are spaced irregularly: {missed} of {len(prepared.grid.acquired)} acquired slices lie between two output slices, "
+            "which are interpolated there."
+        )
     profile = prepared.report["profile"]
     if profile.get("doubtful"):
         found.append(f"{profile['reason']} {thickness_decision(profile)}")

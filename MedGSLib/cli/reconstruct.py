@@ -119,7 +119,8 @@ def summary(report: dict[str, Any], output: Path) -> str:
     """:return: some lines about a finished case for people."""
     seconds = report.get("timings", {}).get("total_s")
     lines = [
-        f"{name}: {segment['volume_cm3']:.2f} cm3, {segment['area_cm2']:.1f} cm2" for name, segment in report.get("segments", {}).items()
+        f"{name}: {_figure(segment['volume_cm3'], 2)} cm3, {_figure(segment['area_cm2'], 1)} cm2"
+        for name, segment in report.get("segments", {}).items()
     ]
     check = report.get("self_check") or {}
     methods = check.get("image") or {}
@@ -129,3 +130,8 @@ def summary(report: dict[str, Any], output: Path) -> str:
     lines += report.get("remarks", [])
     done = f"Done in {seconds:.0f} s" if isinstance(seconds, (int, float)) else "Done"
     return "\n".join([*lines, f"{done}: {output} (report.json says how far to trust it, preview.png shows it)"])
+
+
+def _figure(value: float, decimals: int) -> str:
+    """A size with so many decimals, or with two digits where these would show little more than 0."""
+    return f"{value:.{decimals}f}" if value >= 10 ** (1 - decimals) else f"{value:.2g}"

@@ -48,6 +48,12 @@ def described(
     return describe(prepared, config, FIT, "because", rendered, {"box": mesh} if mode != "image" else {}, check)
 
 
+def test_acquired_slices_beside_the_output_slices_are_remarked():
+    report = described(positions=(0.0, 3.0, 6.0, 10.1))
+    assert not report["geometry"]["all_acquired_planes_on_grid"]
+    assert "1 of 4 acquired slices lie between two output slices" in report["remarks"][0]
+
+
 def test_geometry_is_that_of_the_stack():
     geometry = described()["geometry"]
     assert geometry["slice_axis"] == "j" and geometry["crop_start_ijk"] == (5, 6, 7)

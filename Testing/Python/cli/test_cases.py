@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from MedGSLib.cli.main import main
+from MedGSLib.cli.reconstruct import summary as summary_for_people
 from MedGSLib.config import InputOptions, ReconstructionConfig
 from MedGSLib.errors import Cancelled, InputError
 
@@ -82,6 +83,12 @@ def test_arguments_reach_the_main_job(job, files, capsys):
     assert call["resume"] is True and call["image"] == files / "ct.nrrd"
     out = capsys.readouterr().out
     assert "Done in 1 s" in out and "aorta: 12.35 cm3" in out and "medgs 25.13 dB, linear 23.50 dB" in out
+
+
+def test_the_size_of_a_tiny_segment_is_not_rounded_away():
+    report = {"segments": {"lesion": {"volume_cm3": 0.00312, "area_cm2": 0.0456}, "liver": {"volume_cm3": 1512.3, "area_cm2": 980.04}}}
+    text = summary_for_people(report, Path("out"))
+    assert "lesion: 0.0031 cm3, 0.046 cm2" in text and "liver: 1512.30 cm3, 980.0 cm2" in text
 
 
 def test_the_mode_follows_from_the_inputs(job, files):
