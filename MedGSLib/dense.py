@@ -133,7 +133,8 @@ def exclusive_labels(occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
     """
     filled = (occupancy >= 0.5).reshape(len(occupancy), -1)
     voxels = filled.sum(axis=1)
-    shared = np.array([[np.count_nonzero(first & second) for second in filled] for first in filled])
+    overlapping = filled[:, np.add.reduce(filled, axis=0, dtype=np.uint16) > 1]
+    shared = np.array([[np.count_nonzero(first & second) for second in overlapping] for first in overlapping])
     apart = shared <= SHARED_VOXELS * np.minimum(voxels[:, None], voxels[None, :])
     return apart & ~np.eye(len(occupancy), dtype=bool)
 

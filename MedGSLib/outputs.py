@@ -33,11 +33,13 @@ RESULT_SUFFIXES = {Path(name).suffix for name in RESULT_FILES}
 
 
 def refuse_to_overwrite(inputs: Iterable[Path | None], out: Path) -> None:
-    """Make sure that no input has the name of a result in the output folder.
+    """Make sure that no input has the name of a result in the output folder, or is that folder.
 
     :raises InputError: naming the input that would be lost.
     """
     for path in inputs:
+        if path is not None and path.is_dir() and path.resolve() == out.resolve():
+            raise InputError(f"The results would lie among the files of the input {path}; choose another output folder.")
         if path is not None and path.name in RESULT_FILES and path.resolve().parent == out.resolve():
             raise InputError(f"The result would overwrite its input {path}; choose another output folder.")
 

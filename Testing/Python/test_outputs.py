@@ -154,6 +154,13 @@ def test_an_input_is_never_overwritten(case, tmp_path, name):
     assert inputs[place].read_bytes() == before
 
 
+def test_results_do_not_go_among_the_files_of_a_series(case, tmp_path):
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(InputError, match="among the files of the input"):
+        reconstruct_files(tmp_path / "frames", None, tmp_path / "frames", quick(mode="image"))
+    assert not any((tmp_path / "frames").iterdir())
+
+
 @pytest.mark.parametrize("successes", [0, 1, 4, 7, 9, 10])
 def test_a_full_disk_leaves_no_half_file_and_no_report(case, tmp_path, monkeypatch, successes):
     out = tmp_path / "out"
