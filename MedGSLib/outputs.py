@@ -53,10 +53,7 @@ def write_outputs(result: Reconstruction, out: Path) -> None:
     earlier = _earlier_files(out / "report.json")
     (out / "report.json").unlink(missing_ok=True)
     stack, step_mm = result.stack, result.grid.spacing_mm
-    described = {
-        "medgs_interpolated": "yes; acquired output slices: " + " ".join(str(k) for k in result.grid.acquired if k >= 0),
-        "medgs_preset": result.header.preset,
-    }
+    described = _described(result)
     fields = _fields(result)
     for name, field in fields.items():
         dtype = None if name == "volume.nrrd" else np.float32
@@ -75,6 +72,16 @@ def write_outputs(result: Reconstruction, out: Path) -> None:
         (out / name).unlink(missing_ok=True)
     result.report["files"] = sorted(written)
     write_json(out / "report.json", result.report)
+
+
+def _described(result: Reconstruction) -> dict[str, str]:
+    """What the header of a volume says about its slices."""
+    text = "yes; acquired output slices: " + " ".join(str(k) for k in result.grid.acquired if k >= 0)
+    profile = result.report["preparation"]["profile"]
+    width = profile.get("used_width_in_gaps", profile["width_in_gaps"])
+    if width:
+        text += f" (averages over {width * result.stack.gap_mm:g} mm, which the average of the output reproduces)"
+    return {"medgs_interpolated": text, "medgs_preset": result.header.preset}
 
 
 def _earlier_files(report: Path) -> set[str]:

@@ -300,7 +300,6 @@ def reconstruct_files(
     """
     inputs = inputs or InputOptions()
     refuse_to_overwrite((image, mask), out)
-    Reporter(progress).start("start", message="Reading the input.")
     stack = load_stack(
         image if config.mode != "mask" else None,
         mask if config.mode != "image" else None,

@@ -97,6 +97,16 @@ def test_dense_files_lie_where_the_input_lies(case, tmp_path):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(volume)[::4], original)
 
 
+@pytest.mark.parametrize(
+    ("thickness", "words"), [(None, "8 12"), (8.0, "(averages over 8 mm, which the average of the output reproduces)")]
+)
+def test_the_header_says_what_the_acquired_slices_are(case, tmp_path, thickness, words):
+    config = replace(quick(mode="image", iterations=3), slice_profile="auto" if thickness is None else "box")
+    reconstruct_files(case[0], None, tmp_path / "out", config, InputOptions(slice_thickness_mm=thickness))
+    said = sitk.ReadImage(str(tmp_path / "out" / "volume.nrrd")).GetMetaData("medgs_interpolated")
+    assert said.startswith("yes; acquired output slices: 0 4 8 12") and words in said and ("averages" in said) == (thickness is not None)
+
+
 def test_meshes_lie_on_the_segmentation_in_lps(case, tmp_path):
     report = reconstruct_files(*case, tmp_path / "out", quick())
     assert "SPACE=LPS" in (tmp_path / "out" / "mesh.ply").read_bytes()[:500].decode("latin-1")
