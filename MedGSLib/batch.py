@@ -155,14 +155,17 @@ def _figures(report: Mapping[str, Any]) -> dict[str, str]:
 
 def _fingerprint(row: Row, folder: Path) -> str:
     """Hash of a row, and of the sizes and times of the files that it names."""
-    inputs = [_state(folder / row[column]) for column in PATH_COLUMNS if row.get(column)]
+    inputs = [_state(folder / row[column]) for column in (*PATH_COLUMNS, "positions") if row.get(column)]
     return hashlib.sha256(json.dumps([row, inputs], sort_keys=True).encode()).hexdigest()
 
 
 def _state(path: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of a file, or of those in a folder; nothing where there is none."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    try:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    except OSError:
+        return []
 
 
 def _is_finished(folder: Path, fingerprint: str) -> bool:

@@ -7,6 +7,7 @@ import errno
 from MedGSLib.errors import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_FAILURE, EXIT_NO_RESOURCES, Cancelled, MedGSError
 
 _UNUSABLE_PATH = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+_UNUSABLE_NUMBERS = (errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP)
 _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 _NO_SPACE_SIGNS = tuple(f"os error {number}" for number in _NO_SPACE)
 """How errors of libraries that are not written in Python (safetensors) name the same conditions."""
@@ -24,7 +25,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return EXIT_NO_RESOURCES, "Memory ran out; crop the volume, choose a smaller scale or the preset 'fast', or close other programs."
     if (isinstance(error, OSError) and error.errno in _NO_SPACE) or any(sign in str(error) for sign in _NO_SPACE_SIGNS):
         return EXIT_NO_RESOURCES, f"The disk is full{_at(error)}; free some space and run the same command again."
-    if isinstance(error, _UNUSABLE_PATH):
+    if isinstance(error, _UNUSABLE_PATH) or (isinstance(error, OSError) and error.errno in _UNUSABLE_NUMBERS):
         return EXIT_BAD_INPUT, f"{error.strerror or error}{_at(error)}."
     return EXIT_FAILURE, f"MedGS stopped on an unexpected {type(error).__name__}: {_first_line(error)} (run again with -v for the details)."
 

@@ -69,6 +69,8 @@ def case_arguments(row: dict[str, str], folder: Path, output: Path) -> argparse.
             argv += [str(folder / text)] if text else []
         elif column in PATH_COLUMNS:
             argv += [option, str(folder / text)] if text else []
+        elif column == "positions" and _is_file(folder, text):
+            argv += [option, str(folder / text)]
         elif column == "label":
             argv += [part for name in text.split(";") if name.strip() for part in (option, name.strip())]
         elif column in ("no-crop", "no-self-check"):
@@ -76,6 +78,13 @@ def case_arguments(row: dict[str, str], folder: Path, output: Path) -> argparse.
         elif text:
             argv += [option, text]
     return _row_parser(output.name).parse_args(argv)
+
+
+def _is_file(folder: Path, text: str) -> bool:
+    try:
+        return bool(text) and (folder / text).is_file()
+    except OSError:  # a list of positions longer than a file name may be
+        return False
 
 
 def _flag(column: str, text: str) -> bool:

@@ -31,6 +31,7 @@ ROUNDING = 1e-3
 MOST_BETWEEN = 0.5
 """A file with more than this part of its voxels neither full nor empty is taken for an image."""
 
+REPRESENTATION_FIELDS = ("Segmentation_MasterRepresentation", "Segmentation_SourceRepresentation")
 SEGMENT_FIELD = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer|Color)$")
 
 
@@ -109,6 +110,8 @@ def read_segmentation(path: Path) -> Segmentation:
         return segmentation_of(volume, source=f"mask {path}")
     image = images.read_image(path)
     headers = _segment_headers(image)
+    if any(image.GetMetaData(key).startswith("Fractional") for key in REPRESENTATION_FIELDS if image.HasMetaDataKey(key)):
+        raise InputError(f"The segmentation {path} is a fractional label map; convert it to a binary one in Slicer's module Segmentations.")
     if headers and image.GetNumberOfComponentsPerPixel() > 1 and image.GetDimension() == 3:
         layers = np.moveaxis(sitk.GetArrayViewFromImage(image), -1, 0).copy()
     else:
@@ -214,11 +217,13 @@ def _labels_or_shares(layers: NDArray, source: str) -> NDArray:
     """Whole numbers as integers, shares between 0 and 1 as float32."""
     if not _holds_shares(layers):
         return layers
-    if (np.isfinite(layers) & (layers == np.round(layers))).all():
+    finite = bool(np.isfinite(layers).all())
+    if finite and (layers == np.round(layers)).all():
         return layers.astype(np.int32) if np.abs(layers).max(initial=0) <= LARGEST_LABEL else layers.astype(np.int64)
     if not ((layers >= -ROUNDING) & (layers <= 1.0 + ROUNDING)).all():
         raise InputError(
-            f"The {source} is neither a label map nor a partial-volume mask: its values are neither whole numbers nor shares from 0 to 1."
+            f"The {source} is neither a label map nor a partial-volume mask: its values are neither whole numbers nor shares from 0 to 1"
+            + ("." if finite else "; some are NaN or infinite, to be replaced by 0.")
         )
     between = float(((layers > ROUNDING) & (layers < 1.0 - ROUNDING)).mean())
     if between > MOST_BETWEEN:

@@ -49,7 +49,7 @@ def parse_positions(positions: Positions) -> Optional[NDArray[np.float64]]:
         return None
     if isinstance(positions, (str, Path)):
         text = str(positions)
-        if Path(text).is_file():
+        if _is_file(text):
             text = Path(text).read_text(encoding="utf-8", errors="replace")
         elif isinstance(positions, Path):
             raise InputError(f"The file of slice positions {positions} does not exist.")
@@ -63,6 +63,14 @@ def parse_positions(positions: Positions) -> Optional[NDArray[np.float64]]:
         except ValueError:
             raise InputError(f"The slice positions must be numbers in mm (or a text file of them), and '{word}' is none.") from None
     return np.array(numbers, dtype=np.float64)
+
+
+def _is_file(text: str) -> bool:
+    """Whether text names a file; a long list of positions is longer than any file name may be."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _refuse_not_finite(voxels: NDArray, path: Path) -> None:

@@ -161,6 +161,14 @@ def test_a_case_list_of_a_spreadsheet_with_semicolons(job, files, first):
     assert job.calls[0]["inputs"].labels == (2, "aorta") and job.calls[1]["mask"] is None
 
 
+def test_a_file_of_positions_is_found_beside_the_case_list(job, files):
+    (files / "positions.txt").write_text("0 3 6")
+    many = " ".join(str(number) for number in range(300))
+    cases = write_cases(files, "name,image,positions", "a,ct.nrrd,positions.txt", f"b,ct.nrrd,{many}")
+    assert main(["batch", str(cases), "-o", str(files / "out")]) == 0
+    assert [call["inputs"].positions for call in job.calls] == [str(files / "positions.txt"), many]
+
+
 def test_the_summary_does_not_overwrite_the_case_list(job, files, capsys):
     cases = write_cases(files, "name,image", "a,ct.nrrd").rename(files / "summary.csv")
     assert main(["batch", str(cases), "-o", str(files)]) == 2

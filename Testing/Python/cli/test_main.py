@@ -171,6 +171,8 @@ def test_the_contract_s_grammar_is_accepted():
         (Cancelled(), 4),
         (KeyboardInterrupt(), 4),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "ct.nrrd"), 2),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "ct.nrrd"), 2),
+        (OSError(errno.EROFS, "Read-only file system", "ct.nrrd"), 2),
         (ZeroDivisionError("division by zero"), 1),
     ],
 )

@@ -160,6 +160,17 @@ def test_values_that_no_label_has(tmp_path: Path, plain: Plain, two_boxes: np.nd
         read_segmentation(plain(tmp_path / "a.nrrd", np.where(two_boxes > 0, value, 0).astype(dtype), np.eye(4)))
 
 
+def test_a_fractional_label_map_of_slicer_is_named(tmp_path: Path, two_boxes: np.ndarray) -> None:
+    fields = FIELDS | {"Segmentation_MasterRepresentation": "Fractional labelmap"}
+    with pytest.raises(InputError, match="fractional label map; convert it"):
+        read_segmentation(write_slicer_segmentation(tmp_path / "a.seg.nrrd", two_boxes[None], fields))
+
+
+def test_a_mask_with_voxels_that_are_no_numbers(tmp_path: Path, plain: Plain, two_boxes: np.ndarray) -> None:
+    with pytest.raises(InputError, match="some are NaN or infinite, to be replaced by 0"):
+        read_segmentation(plain(tmp_path / "a.nrrd", np.where(two_boxes > 0, 1.0, np.nan).astype(np.float32), np.eye(4)))
+
+
 def test_a_header_that_names_a_missing_layer(tmp_path: Path, two_boxes: np.ndarray) -> None:
     path = write_slicer_segmentation(tmp_path / "a.seg.nrrd", two_boxes[None], FIELDS | {"Segment1_Layer": "3"})
     with pytest.raises(InputError, match="damaged: its header names a layer"):

@@ -220,6 +220,7 @@ def test_positions_from_text_and_file(tmp_path: Path) -> None:
     for given in ("0, 2.5 5;9", file, str(file), (0, 2.5, 5, 9), np.array([0, 2.5, 5, 9])):
         assert np.array_equal(parse_positions(given), [0.0, 2.5, 5.0, 9.0])
     assert parse_positions(None) is None
+    assert len(parse_positions(",".join(str(3 * number) for number in range(500)))) == 500
     with pytest.raises(InputError, match="'x' is none") as error:
         parse_positions("0,x")
     one_sentence(error)
