@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
@@ -32,15 +33,17 @@ def read_frames(path: Path) -> Optional[List[Frame]]:
     """
     import pydicom  # here, since Slicer's panel imports this package and never reads DICOM
 
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-    each = header.get("PerFrameFunctionalGroupsSequence")
-    if not each:
-        return None
-    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
-    try:
-        return [_frame([group, shared, header]) for group in each]
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"The frames of {path} do not all state their position, direction and pixel size.") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values that break a rule of DICOM in parts of the header that are not used
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        each = header.get("PerFrameFunctionalGroupsSequence")
+        if not each:
+            return None
+        shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+        try:
+            return [_frame([group, shared, header]) for group in each]
+        except (AttributeError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"The frames of {path} do not all state their position, direction and pixel size.") from error
 
 
 def rescaled(voxels: NDArray, frames: List[Frame]) -> NDArray:
