@@ -10,7 +10,6 @@ from typing import List, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from MedGSLib import geometry
 from MedGSLib.geometry import Matrix
@@ -66,6 +65,8 @@ def contradiction_mm(path: Path, shape_ijk: Tuple[int, ...], used: Matrix) -> fl
 
 def _stated(header: bytes) -> List[Matrix]:
     """The matrices (4x4 to RAS mm) that the header states, as in nifti1.h."""
+    from scipy.spatial.transform import Rotation  # here, since Slicer's panel writes images and need not have scipy for it
+
     order = _byte_order(header)
     qform, sform = struct.unpack(order + "2h", header[252:256])
     unit_mm = {1: 1000.0, 3: 0.001}.get(header[123] & 7, 1.0)

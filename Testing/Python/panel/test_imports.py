@@ -12,8 +12,17 @@ import pytest
 pytest.importorskip("slicer")
 
 ROOT = Path(__file__).resolve().parents[3]
-PANEL_SIDE = ["errors.py", "progress.py", "geometry.py", "volume.py", "job", "scene", "panel"]
-LATER_FILES = ["io/atomic.py", "io/images.py", "io/meshes.py", "io/writers.py", "mesh.py", "metrics_surface.py", "phantom.py"]
+PANEL_SIDE = ["errors.py", "memory.py", "progress.py", "geometry.py", "volume.py", "job", "scene", "panel"]
+LATER_FILES = [
+    "io/atomic.py",
+    "io/images.py",
+    "io/meshes.py",
+    "io/nifti.py",
+    "io/writers.py",
+    "mesh.py",
+    "metrics_surface.py",
+    "phantom.py",
+]
 LATER_FILES += ["phantom_shape.py", "phantom_tissue.py"]
 """What the panel imports only when a job is made or the sample data is asked for; that may need scipy and SimpleITK."""
 
