@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable, Optional
 
 import qt
 import slicer
@@ -37,10 +37,14 @@ class PanelLogic:
         self.session = PanelSession()
         self.jobsFolder = userFolder() / "jobs"
         self._parameterNode = parameterNode
+        self._wrapped: Optional[Any] = None
 
     def getParameterNode(self) -> MedGSParameterNode:
-        """The parameters that are saved with the scene."""
-        return MedGSParameterNode(self._parameterNode())  # type: ignore[call-arg]  # made by the decorator
+        """The parameters that are saved with the scene; the same object as long as the node is the same, as it observes the node."""
+        node = self._parameterNode()
+        if self._wrapped is None or self._wrapped.parameterNode is not node:
+            self._wrapped = MedGSParameterNode(node)  # type: ignore[call-arg]  # made by the decorator
+        return self._wrapped
 
     def submit(self, node: MedGSParameterNode, command: WorkerCommand) -> JobController:
         """Start a job with the parameters of the panel, or let it wait for the one that runs.

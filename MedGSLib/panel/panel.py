@@ -24,6 +24,8 @@ from MedGSLib.panel.session import belongsTo, isFinished
 from MedGSLib.scene.export import missingInputs
 
 POLL_INTERVAL_MS = 250
+BOUND = "SlicerParameterName"
+"""The property by which a widget of the .ui names the parameter that it shows."""
 
 
 class Panel(VTKObservationMixin):
@@ -40,9 +42,10 @@ class Panel(VTKObservationMixin):
         self.logic = logic
         self._parameterNode: Any = None
         self._parameterNodeGuiTag: Any = None
+        self._boundWidgets = {name: widget for widget in vars(self.ui).values() for name in [widget.property(BOUND)] if name}
         self._isEntered = False
         self.progress = ProgressView(self.ui, self.logic.session)
-        self.environment = EnvironmentBox(self.ui, self.progress.log, self.updateState)
+        self.environment = EnvironmentBox(self.ui, self.progress.log, self.onEnvironmentChanged)
         self.jobs = JobsBox(self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.progress.say)
         self.links = WidgetLinks(self.ui, lambda: self._parameterNode)
         self.comparison = CompareBox(
@@ -58,7 +61,9 @@ class Panel(VTKObservationMixin):
     def _connect(self) -> None:
         ui = self.ui
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneReady)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneReady)
         slicer.app.connect("aboutToQuit()", self.onQuit)
         ui.reconstructButton.connect("clicked(bool)", self.onReconstruct)
         ui.queueButton.connect("clicked(bool)", self.onQueue)
@@ -68,9 +73,10 @@ class Panel(VTKObservationMixin):
     def cleanup(self) -> None:
         """The panel is destroyed: by a reload, or with the application."""
         self.timer.stop()
-        self.removeObservers()
         slicer.app.disconnect("aboutToQuit()", self.onQuit)
         self.onQuit()
+        self.setParameterNode(None)
+        self.removeObservers()
 
     def enter(self) -> None:
         """The user opens the module."""
@@ -79,12 +85,10 @@ class Panel(VTKObservationMixin):
         self.refreshJobs()
         if self.environment.facts is None and not self.environment.isBusy and not slicer.app.testingEnabled():
             self.environment.onCheck()
-            self._startTimer()
 
     def exit(self) -> None:
-        """The user opens another module; jobs go on."""
+        """The user opens another module; jobs go on, and the widgets stay as true to the parameters as before."""
         self._isEntered = False
-        self.disconnectParameterNode()
 
     def onQuit(self) -> None:
         """The application ends; an unfinished job can be resumed next time."""
@@ -98,8 +102,12 @@ class Panel(VTKObservationMixin):
         if self.logic.session.isBusy:
             self.progress.log("The scene was closed; the job goes on, and its result can be imported from Advanced.")
 
-    def onSceneEndClose(self, _caller: Any, _event: Any) -> None:
-        """An empty scene is there."""
+    def onSceneStartImport(self, _caller: Any, _event: Any) -> None:
+        """A scene is being read: node selectors lose their nodes meanwhile, which must not reach the parameters."""
+        self.setParameterNode(None)
+
+    def onSceneReady(self, _caller: Any, _event: Any) -> None:
+        """The scene was emptied or filled."""
         if self._isEntered:
             self.initializeParameterNode()
 
@@ -114,22 +122,22 @@ class Panel(VTKObservationMixin):
         if node.segmentation is None:
             node.segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
 
-    def disconnectParameterNode(self) -> None:
-        """Leave the parameters alone while the panel is hidden."""
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
-            self._parameterNode = None
-
     def setParameterNode(self, node: Optional[Any]) -> None:
         """Show other parameters, or none while there is no scene."""
-        self.disconnectParameterNode()
-        self._parameterNode = node
-        if node is not None:
-            self._parameterNodeGuiTag = node.connectGui(self.ui)
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
-            self.onParametersChanged()
+        if node is not self._parameterNode:
+            self._disconnectParameterNode()
+            self._parameterNode = node
+            if node is not None:
+                # connectGui would do the same without telling the tag, so that it could never be disconnected (Slicer issue 7547)
+                self._parameterNodeGuiTag = node.connectParametersToGui(self._boundWidgets)
+                self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        self.onParametersChanged()
+
+    def _disconnectParameterNode(self) -> None:
+        if self._parameterNode is not None:
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._parameterNode = None
 
     def onParametersChanged(self, _caller: Any = None, _event: Any = None) -> None:
         """A parameter has changed: by the user, by a script, or because another scene was loaded."""
@@ -159,6 +167,12 @@ class Panel(VTKObservationMixin):
             found.append(str(error))
         found = missingInputs(parameters.sceneInput(self._parameterNode), options) + found
         return found + ([self.environment.complaint] if self.environment.complaint else [])
+
+    def onEnvironmentChanged(self) -> None:
+        """The worker's Python was checked, changed, or is being installed."""
+        self.updateState()
+        if self.environment.isBusy:
+            self._startTimer()
 
     def updateState(self) -> None:
         """Buttons, tooltips, estimate, progress: everything that follows from parameters and jobs."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer")
+vtk = pytest.importorskip("vtk")
 pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
 pytest.importorskip("SimpleITK")
 
@@ -411,3 +412,52 @@ def test_installing_asks_first(widget, slicer_stand_in, monkeypatch, tmp_path):
     widget.ui.installEnvironmentButton.click()
     assert len(slicer_stand_in.dialogs) == 1 and "GB" in slicer_stand_in.dialogs[0]
     assert not (tmp_path / "MedGS" / "environment").exists()
+
+
+def test_choices_outlive_leaving_and_entering_the_module(ready, case):
+    ready.ui.modeComboBox.setCurrentText("Segments only")
+    ready.ui.annotatedComboBox.setCurrentText("All slices")
+    for _ in range(3):
+        ready.exit()
+        ready.enter()
+    node = ready._parameterNode
+    assert (node.mode, node.annotated, node.axis) == ("Segments only", "All slices", "auto")
+    assert ready.ui.modeComboBox.currentText == "Segments only"
+
+
+def test_entering_again_adds_no_observers(ready, case):
+    ready.exit()
+    ready.enter()
+    node = ready._parameterNode.parameterNode
+    calls = []
+    tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: calls.append(None))
+    for _ in range(3):
+        ready.exit()
+        ready.enter()
+    assert node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: None) == tag + 1
+
+
+def test_a_cleaned_up_panel_leaves_widgets_and_parameters_alone(module, case, slicer_stand_in):
+    outer = module.MedGSWidget()
+    outer.setup()
+    outer.enter()
+    panel, node = outer.panel, outer.panel._parameterNode
+    outer.cleanup()
+    panel.ui.seedSpinBox.setValue(7)
+    assert node.seed == 0
+    node.seed = 9
+    assert panel.ui.seedSpinBox.value == 7
+
+
+def test_loading_a_scene_is_not_disturbed_by_the_widgets(ready, case, tmp_path):
+    """While a scene is read the selectors lose their nodes, which must not reach the parameters."""
+    ready.ui.segmentSelector.setSelectedSegmentIDs([case.ids[1]])
+    scene, node = case.scene, ready._parameterNode.parameterNode
+    scene.StartState(scene.ImportState)
+    ready.ui.segmentSelector.setCurrentNode(None)
+    ready.ui.roiSelector.setCurrentNode(None)
+    ready.ui.inputVolumeSelector.setCurrentNode(None)
+    assert node.GetNodeReference("inputVolume") is case.volume and node.GetNodeReference("segmentation") is case.segmentation
+    scene.EndState(scene.ImportState)
+    assert ready.ui.inputVolumeSelector.currentNode() is case.volume
+    assert list(ready.ui.segmentSelector.selectedSegmentIDs()) == [case.ids[1]]

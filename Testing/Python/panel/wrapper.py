@@ -1,10 +1,14 @@
 """A stand-in for ``slicer.parameterNodeWrapper``: typed values on a scripted module node, and the widgets that may hold them.
 
-Which widget can hold which type is what the README of ``shared/slicer_api`` lists for the real ``connectGui``.
+Which widget can hold which type is what the README of ``shared/slicer_api`` lists for the real ``connectGui``. What surprises in the real
+one is here too: values, nodes included, are cached until the node says that it was modified; ``connectGui`` returns no tag (Slicer issue
+7547), so that only what ``connectParametersToGui`` connected can be disconnected; its observer of the node stays for ever; and filling a
+combo box emits its signals.
 """
 
 from __future__ import annotations
 
+import ast
 import typing
 from typing import Any
 
@@ -79,7 +83,7 @@ def parameterNodeWrapper(cls: type) -> type:
         defaults[name] = getattr(cls, name, None if kind not in WIDGETS else kind())
         setattr(cls, name, property(lambda self, n=name: self.getValue(n), lambda self, value, n=name: self.setValue(n, value)))
     cls._types, cls._defaults = types, defaults
-    for method in (__init, getValue, setValue, connectGui, disconnectGui):
+    for method in (__init, getValue, setValue, connectGui, connectParametersToGui, disconnectGui):
         setattr(cls, {"__init": "__init__"}.get(method.__name__, method.__name__), method)
     for name in ("StartModify", "EndModify", "AddObserver", "RemoveObserver", "Modified"):
         setattr(cls, name, lambda self, *arguments, n=name: getattr(self.parameterNode, n)(*arguments))
@@ -87,15 +91,33 @@ def parameterNodeWrapper(cls: type) -> type:
 
 
 def __init(self: Any, node: Any) -> None:
-    self.parameterNode, self._guis, self._updating = node, {}, False
+    self.parameterNode, self._guis, self._updating, self._cache = node, {}, False, {}
+    _fill(self)
+    node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda _caller, _event: _fill(self))
+
+
+def _fill(self: Any) -> None:
+    """Write the defaults of what the node lacks, and read everything."""
     for name, (kind, notes) in self._types.items():
-        if kind in WIDGETS:
+        if not self.parameterNode.HasParameter(name):
             _check(self._defaults[name], kind, notes)
-            if node.GetParameter(name) == "":
-                node.SetParameter(name, repr(self._defaults[name]))
+            self.parameterNode.SetParameter(name, "" if kind not in WIDGETS else repr(self._defaults[name]))
+        self._cache[name] = _stored(self, name)
+
+
+def _stored(self: Any, name: str) -> Any:
+    kind, _ = self._types[name]
+    if kind not in WIDGETS:
+        return self.parameterNode.GetNodeReference(name)
+    text = self.parameterNode.GetParameter(name)
+    return text == "True" if kind is bool else kind(ast.literal_eval(text)) if kind is not str else ast.literal_eval(text)
 
 
 def _check(value: Any, kind: type, annotations: tuple[Any, ...]) -> None:
+    if kind not in WIDGETS:
+        if value is not None and not value.IsA(kind.__name__):
+            raise TypeError(f"{value.GetClassName()} is no {kind.__name__}")
+        return
     if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     for annotation in annotations:
@@ -103,51 +125,41 @@ def _check(value: Any, kind: type, annotations: tuple[Any, ...]) -> None:
 
 
 def getValue(self: Any, name: str) -> Any:
-    kind, _ = self._types[name]
-    if kind not in WIDGETS:
-        return self.parameterNode.GetNodeReference(name)
-    text = self.parameterNode.GetParameter(name)
-    return text == "True" if kind is bool else kind(eval_text(text)) if kind is not str else eval_text(text)
-
-
-def eval_text(text: str) -> Any:
-    import ast
-
-    return ast.literal_eval(text)
+    return self._cache[name]
 
 
 def setValue(self: Any, name: str, value: Any) -> None:
     kind, annotations = self._types[name]
-    if kind not in WIDGETS:
-        if value is not None and not value.IsA(kind.__name__):
-            raise TypeError(f"{value.GetClassName()} is no {kind.__name__}")
-        self.parameterNode.SetNodeReferenceID(name, None if value is None else value.GetID())
-        return
     _check(value, kind, annotations)
-    self.parameterNode.SetParameter(name, repr(kind(value)))
+    was = self.parameterNode.StartModify()
+    if kind in WIDGETS:
+        self.parameterNode.SetParameter(name, repr(kind(value)))
+    else:
+        self.parameterNode.SetNodeReferenceID(name, None if value is None else value.GetID())
+    self._cache[name] = _stored(self, name)
+    self.parameterNode.EndModify(was)
 
 
-def connectGui(self: Any, ui: Any) -> int:
-    links = {}
-    for widget in vars(ui).values():
-        name = widget._object.property("SlicerParameterName")
-        if name:
-            links[name] = widget
-    for name, widget in links.items():
+def connectGui(self: Any, ui: Any) -> None:
+    found = {widget._object.property("SlicerParameterName"): widget for widget in vars(ui).values()}
+    connectParametersToGui(self, {name: widget for name, widget in found.items() if name})
+
+
+def connectParametersToGui(self: Any, mapping: dict[str, Any]) -> int:
+    for name, widget in mapping.items():
         _prepare(self._types[name], widget)
+    tag = self._tags = getattr(self, "_tags", -1) + 1
+    self._guis[tag] = {}
+    for name, widget in mapping.items():
         _write(self, name, widget)
-        _observe(self, name, widget)
-    tag = len(self._guis)
-    self._guis[tag] = (links, self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda _caller, _event: _update(self)))
+        self._guis[tag][name] = widget
+        _observe(self, name, widget, tag)
+    self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda _caller, _event: _update(self))
     return tag
 
 
-def disconnectGui(self: Any, tag: int) -> None:
-    links, observer = self._guis.pop(tag)
-    self.RemoveObserver(observer)
-    for widget in links.values():
-        signal, slot = widget._object._link
-        signal.disconnect(slot)
+def disconnectGui(self: Any, tag: Any) -> None:
+    self._guis.pop(tag, None)
 
 
 def _prepare(types: tuple[type, tuple[Any, ...]], widget: Any) -> None:
@@ -160,10 +172,10 @@ def _prepare(types: tuple[type, tuple[Any, ...]], widget: Any) -> None:
     if name == "QComboBox":
         if not choices:
             raise RuntimeError("ComboBox needs the Choice annotation")
-        widget._object.blockSignals(True)
         widget._object.clear()
-        widget._object.addItems([str(choice) for choice in choices[0].choices])
-        widget._object.blockSignals(False)
+        widget._object._choices = choices[0].choices
+        for choice in choices[0].choices:
+            widget._object.addItem(str(choice))
     if isinstance(widget._object, (QtWidgets.QSpinBox, QtWidgets.QDoubleSpinBox)):
         low = [annotation.minimum for annotation in annotations if hasattr(annotation, "minimum")]
         high = [annotation.maximum for annotation in annotations if hasattr(annotation, "maximum")]
@@ -191,20 +203,19 @@ def _read(widget: Any) -> Any:
     if isinstance(obj, QtWidgets.QCheckBox):
         return obj.isChecked()
     if isinstance(obj, QtWidgets.QComboBox):
-        return obj.currentText()
+        return obj._choices[obj.currentIndex()]
     return obj.text() if isinstance(obj, QtWidgets.QLineEdit) else obj.value()
 
 
-def _observe(self: Any, name: str, widget: Any) -> None:
+def _observe(self: Any, name: str, widget: Any, tag: int) -> None:
     obj = widget._object
     signals = ("currentNodeChanged", "stateChanged", "currentIndexChanged", "textChanged")
     signal = getattr(obj, "valueChanged", None) or getattr(obj, next(s for s in signals if hasattr(obj, s)))
 
     def changed(*_arguments: Any) -> None:
-        if not self._updating:
+        if tag in self._guis and not self._updating:  # PySide6 6.12 loses a reference to True at each disconnection
             self.setValue(name, _read(widget))
 
-    obj._link = (signal, changed)
     signal.connect(changed)
 
 
@@ -213,7 +224,7 @@ def _update(self: Any) -> None:
         return
     self._updating = True
     try:
-        for links, _observer in self._guis.values():
+        for links in self._guis.values():
             for name, widget in links.items():
                 _write(self, name, widget)
     finally:
