@@ -207,6 +207,12 @@ class EnvironmentProbe:
             self._facts = _facts_in(tail(self._console), self._process.exit_code)
         return self._facts
 
+    def stop(self) -> None:
+        """End it, as nobody wants the answer any more."""
+        if self._process is not None and self._facts is None:
+            self._process.kill()
+            self._facts = {"error": "stopped."}
+
 
 def _facts_in(console: str, exit_code: Optional[int]) -> Dict[str, Any]:
     for line in reversed(console.splitlines()):

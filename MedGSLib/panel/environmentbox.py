@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from MedGSLib.errors import MedGSError
 from MedGSLib.job.environment import EnvironmentProbe, Interpreter, ManagedEnvironment, resolve_interpreter
@@ -18,12 +20,20 @@ from MedGSLib.job.launch import WorkerCommand
 from MedGSLib.job.probe import one_line
 
 WORKER_PYTHON_SETTING = "MedGS/WorkerPython"
+ENVIRONMENT_FOLDER_SETTING = "MedGS/EnvironmentFolder"
 READY_WORDS = ("GPU:", "CPU:")
 
 
 def userFolder() -> Path:
-    """Where MedGS keeps its environment and jobs: beside Slicer's user settings, never in the installation."""
-    return Path(slicer.app.slicerUserSettingsFilePath).parent / "MedGS"
+    """Where MedGS keeps its environment and jobs: beside Slicer's user settings, never in the installation.
+
+    On Windows those lie in the roaming profile, which hospitals copy over the network at each login; then it is its local counterpart.
+    """
+    folder = Path(slicer.app.slicerUserSettingsFilePath).parent
+    roaming, local = os.environ.get("APPDATA"), os.environ.get("LOCALAPPDATA")
+    if roaming and local and Path(roaming) in folder.parents:
+        folder = Path(local) / folder.relative_to(roaming)
+    return folder / "MedGS"
 
 
 def slicerPython() -> Optional[Path]:
@@ -37,19 +47,26 @@ class EnvironmentBox:
 
     :ivar facts: what the last check found out, or None.
     :param log: receives lines for the log.
-    :param changed: called when something that decides over Reconstruct has changed.
+    :param changed: called when something that decides over Reconstruct has changed, and when there is something to poll.
+    :param isUsed: tells whether a worker is at work.
     """
 
-    def __init__(self, ui: Any, log: Callable[[str], None], changed: Callable[[], None]) -> None:
+    def __init__(self, ui: Any, log: Callable[[str], None], changed: Callable[[], None], isUsed: Callable[[], bool]) -> None:
         self.facts: Optional[Dict[str, Any]] = None
         self._ui = ui
         self._log = log
         self._changed = changed
-        self._managed = ManagedEnvironment(userFolder() / "environment")
+        self._isUsed = isUsed
         self._probe: Optional[EnvironmentProbe] = None
+        self._probed = ""
         self._installer: Optional[Installer] = None
-        ui.workerPythonPathLineEdit.currentPath = slicer.util.settingsValue(WORKER_PYTHON_SETTING, "")
-        ui.workerPythonPathLineEdit.connect("currentPathChanged(QString)", self.onPythonChanged)
+        for widget, setting, changedPath in (
+            (ui.workerPythonPathLineEdit, WORKER_PYTHON_SETTING, self.onPythonChanged),
+            (ui.environmentFolderPathLineEdit, ENVIRONMENT_FOLDER_SETTING, self.onFolderChanged),
+        ):
+            widget.currentPath = slicer.util.settingsValue(setting, "")
+            # the widget's own signal does not tell that it was emptied
+            widget.comboBox().connect("editTextChanged(QString)", changedPath)
         ui.checkEnvironmentButton.connect("clicked(bool)", self.onCheck)
         ui.installEnvironmentButton.connect("clicked(bool)", self.onInstall)
         ui.repairEnvironmentButton.connect("clicked(bool)", self.onInstall)
@@ -78,13 +95,19 @@ class EnvironmentBox:
         line = "" if self.facts is None else one_line(self.facts)
         return f"{line}: open Advanced, Environment." if line and not line.startswith(READY_WORDS) else ""
 
+    @property
+    def managed(self) -> ManagedEnvironment:
+        """The environment that MedGS keeps, which may not exist."""
+        folder = self._ui.environmentFolderPathLineEdit.currentPath
+        return ManagedEnvironment(Path(folder) if folder else userFolder() / "environment")
+
     def interpreter(self) -> Interpreter:
         """The worker's Python.
 
         :raises InputError: if there is none, or the one that the user named does not exist.
         """
         named = self._ui.workerPythonPathLineEdit.currentPath
-        return resolve_interpreter(Path(named) if named else None, self._managed, slicerPython())
+        return resolve_interpreter(Path(named) if named else None, self.managed, slicerPython())
 
     def command(self) -> WorkerCommand:
         """How a worker is started.
@@ -99,33 +122,38 @@ class EnvironmentBox:
             facts = self._probe.poll()
             if facts is not None:
                 self._probe, self.facts = None, facts
-                self._ui.environmentLabel.text = f"{one_line(facts)} ({self.interpreter().source.value})"
+                self._ui.environmentLabel.text = f"{one_line(facts)} ({self._probed})"
                 self._changed()
         if self._installer is not None:
             self._pollInstaller(self._installer)
 
     def stop(self) -> None:
-        """End a running installation because the application ends."""
+        """End a running check or installation because the application ends."""
+        self._dropProbe()
         if self._installer is not None:
             self._installer.cancel()
 
     def onCheck(self, _checked: bool = False) -> None:
         """Ask the worker's Python what it can do, in the background."""
+        self._dropProbe()
         try:
+            self._probed = self.interpreter().source.value
             self._probe = EnvironmentProbe(self.command(), userFolder())
             self._probe.start()
-            self._ui.environmentLabel.text = "Checking..."
+            self._ui.environmentLabel.text = _("Checking...")
         except MedGSError as error:
-            self._probe = None
             self._ui.environmentLabel.text = str(error)
         self._changed()
 
     def onPythonChanged(self, path: str) -> None:
         """Remember the interpreter that the user named, for this computer and not in the scene."""
         qt.QSettings().setValue(WORKER_PYTHON_SETTING, path)
-        self.facts = None
-        self._ui.environmentLabel.text = "Not checked yet."
-        self._changed()
+        self._forget()
+
+    def onFolderChanged(self, path: str) -> None:
+        """Remember where the managed environment is to be."""
+        qt.QSettings().setValue(ENVIRONMENT_FOLDER_SETTING, path)
+        self._forget()
 
     def onInstall(self, _checked: bool = False) -> None:
         """Install or repair the managed environment, after its size was shown and agreed to; a second click cancels."""
@@ -133,12 +161,11 @@ class EnvironmentBox:
             self._installer.cancel()
             return
         try:
+            self._requireUnused()
             python = slicerPython()
             if python is None:
                 raise MedGSError("Slicer's own Python was not found, so nothing can be installed with it.")
-            offline = self._ui.offlineFolderPathLineEdit.currentPath
-            options = InstallOptions(offline_folder=Path(offline) if offline else None)
-            plan = installation_plan(self._managed, python, choose_build(query_gpu()), options)
+            plan = installation_plan(self.managed, python, choose_build(query_gpu()), self._options())
             if slicer.util.confirmOkCancelDisplay(plan.summary(), "MedGS"):
                 self._installer = Installer(plan)
                 self._installer.start(consent=True)
@@ -149,15 +176,43 @@ class EnvironmentBox:
 
     def onDelete(self, _checked: bool = False) -> None:
         """Delete the managed environment, after a question."""
-        size = self._managed.size_bytes() / 1e9
-        if not slicer.util.confirmOkCancelDisplay(f"Delete {self._managed.root} ({size:.1f} GB)?", "MedGS"):
-            return
         try:
-            self._managed.delete()
-            self._ui.environmentLabel.text = "The environment was deleted."
+            self._requireUnused()
+            size = f"{self.managed.size_bytes() / 1e9:.1f}"
+            question = _("Delete {folder} ({size} GB)?").format(folder=self.managed.root, size=size)
+            if not slicer.util.confirmOkCancelDisplay(question, "MedGS"):
+                return
+            self._dropProbe()
+            self.managed.delete()
+            self._forget()
+            self._ui.environmentLabel.text = _("The environment was deleted.")
         except MedGSError as error:
             self._ui.environmentLabel.text = str(error)
+
+    def _options(self) -> InstallOptions:
+        """How the site's network is got through, or around."""
+        ui = self._ui
+        offline, certificates = ui.offlineFolderPathLineEdit.currentPath, ui.certificatePathLineEdit.currentPath
+        return InstallOptions(
+            proxy=ui.proxyLineEdit.text.strip(),
+            ca_file=Path(certificates) if certificates else None,
+            offline_folder=Path(offline) if offline else None,
+        )
+
+    def _requireUnused(self) -> None:
+        if self._isUsed():
+            raise MedGSError("A job uses the environment; wait for its end or cancel it first.")
+
+    def _dropProbe(self) -> None:
+        if self._probe is not None:
+            self._probe.stop()
+            self._probe = None
+
+    def _forget(self) -> None:
+        """What was found out is about another Python."""
+        self._dropProbe()
         self.facts = None
+        self._ui.environmentLabel.text = _("Not checked yet.")
         self._updateButtons()
         self._changed()
 
@@ -179,11 +234,14 @@ class EnvironmentBox:
             self.onCheck()
             return
         failure = installer.failure
-        self._ui.environmentLabel.text = "Cancelled." if failure is None else f"{failure.sentence} {failure.next_step}"
+        self._ui.environmentLabel.text = _("Cancelled.") if failure is None else f"{failure.sentence} {failure.next_step}"
         self._changed()
 
     def _updateButtons(self) -> None:
-        installed = self._managed.root.exists()
-        self._ui.installEnvironmentButton.text = "Cancel" if self._isInstalling else "Install..."
-        self._ui.repairEnvironmentButton.enabled = installed and not self._isInstalling
-        self._ui.deleteEnvironmentButton.enabled = installed and not self._isInstalling
+        ui, isIdle = self._ui, not self._isInstalling
+        installed = self.managed.root.exists()
+        ui.installEnvironmentButton.text = _("Install...") if isIdle else _("Cancel")
+        for widget in (ui.environmentFolderPathLineEdit, ui.workerPythonPathLineEdit, ui.checkEnvironmentButton):
+            widget.enabled = isIdle
+        for button in (ui.repairEnvironmentButton, ui.deleteEnvironmentButton):
+            button.enabled = installed and isIdle

@@ -24,7 +24,7 @@ class WidgetLinks:
         self._isShowing = False
         ui.segmentSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onSegmentsChanged)
         ui.segmentSelector.connect("segmentSelectionChanged(QStringList)", self.onSegmentsChanged)
-        ui.refinePathLineEdit.connect("currentPathChanged(QString)", self.onRefineChanged)
+        ui.refinePathLineEdit.comboBox().connect("editTextChanged(QString)", self.onRefineChanged)  # told when it is emptied, too
         for button in RADIO_BUTTONS.values():
             getattr(ui, button).connect("toggled(bool)", self.onPresetToggled)
 

@@ -45,7 +45,9 @@ class Panel(VTKObservationMixin):
         self._boundWidgets = {name: widget for widget in vars(self.ui).values() for name in [widget.property(BOUND)] if name}
         self._isEntered = False
         self.progress = ProgressView(self.ui, self.logic.session)
-        self.environment = EnvironmentBox(self.ui, self.progress.log, self.onEnvironmentChanged)
+        self.environment = EnvironmentBox(
+            self.ui, self.progress.log, self.onEnvironmentChanged, lambda: self.logic.session.isBusy or self.comparison.isBusy
+        )
         self.jobs = JobsBox(self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.progress.say)
         self.links = WidgetLinks(self.ui, lambda: self._parameterNode)
         self.comparison = CompareBox(

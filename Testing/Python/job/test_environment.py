@@ -371,6 +371,18 @@ def test_probe_runs_in_another_python_without_blocking(tmp_path):
         assert facts["backend"] in ("cpu", "reference") and one_line(facts).startswith("CPU: ")
 
 
+def test_unwanted_probe_is_ended(tmp_path):
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    run = EnvironmentProbe(WorkerCommand(slow), tmp_path)
+    run.stop()
+    run.start()
+    run.stop()
+    assert run._process is not None and run._process.wait(5.0)
+    assert run.poll() == {"error": "stopped."}
+
+
 def test_installation_without_pytorch_does_not_pass_the_check(tmp_path):
     environment = ManagedEnvironment(tmp_path / "env")
     wheel(tmp_path / "wheels", "nothing")

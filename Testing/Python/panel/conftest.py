@@ -119,7 +119,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, module)
     for name in [name for name in sys.modules if name.startswith("MedGSLib.panel")]:
         monkeypatch.delitem(sys.modules, name)
-    yield SimpleNamespace(scene=scene, app=app, dialogs=dialogs, shown=shown, folder=tmp_path)
+    yield SimpleNamespace(scene=scene, app=app, dialogs=dialogs, shown=shown, folder=tmp_path, settings=Settings.values)
     scene.Clear(True)
 
 

@@ -7,6 +7,7 @@ be read and assigned but not called; a method can be called but not assigned.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -226,16 +227,40 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):
             child.setVisible(not value)
 
 
-class ctkPathLineEdit(QtWidgets.QLineEdit):
-    """A line that holds a path."""
+class ctkPathLineEdit(QtWidgets.QWidget):
+    """An editable combo box that holds a path. Like the real one it announces only texts that pass its filter, hence never an empty one."""
 
     currentPathChanged = QtCore.Signal(str)
-    currentPath = QtCore.Property(str, lambda self: self.text(), lambda self, value: self._setPath(value))
+    validInputChanged = QtCore.Signal(bool)
+    currentPath = QtCore.Property(str, lambda self: self._combo.currentText(), lambda self, value: self._combo.setEditText(value))
+    nameFilters = QtCore.Property("QStringList", lambda self: self._filters, lambda self, value: setattr(self, "_filters", list(value)))
 
-    def _setPath(self, value: str) -> None:
-        if value != self.text():
-            self.setText(value)
-            self.currentPathChanged.emit(value)
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._filters: list[str] = []
+        self._isValid = False
+        self._combo = QtWidgets.QComboBox(self)
+        self._combo.setEditable(True)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._combo, 1)
+        browse = QtWidgets.QToolButton(self)
+        browse.setText("...")
+        layout.addWidget(browse)
+        self._combo.lineEdit().textChanged.connect(self._announce)
+
+    def comboBox(self) -> QtWidgets.QComboBox:
+        """The box inside."""
+        return self._combo
+
+    def _announce(self, text: str) -> None:
+        suffixes = [suffix for entry in self._filters for suffix in re.findall(r"\*(\.\w+)", entry)]
+        isValid = text.endswith(tuple(suffixes)) if suffixes else bool(text)
+        if isValid:
+            self.currentPathChanged.emit(text)
+        if isValid != self._isValid:
+            self._isValid = isValid
+            self.validInputChanged.emit(isValid)
 
 
 CUSTOM = (
