@@ -7,6 +7,7 @@ from typing import Any, Callable, List, Optional
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from MedGSLib.errors import InputError, MedGSError
 from MedGSLib.job.launch import WorkerCommand
@@ -126,6 +127,14 @@ class CompareBox:
         if self._run is not None:
             self._run.stop()
             self._run = None
+
+    def leaveScene(self) -> None:
+        """The scene is closed: what is compared belongs to its patient."""
+        wasBusy = self.isBusy
+        self.stop()
+        self._nodes = None
+        self._ui.compareLabel.text = _("The scene was closed, so the comparison was stopped.") if wasBusy else ""
+        self.onTicked()
 
     def onJump(self, _checked: bool = False) -> None:
         """Show the place of the largest change in the slice views."""

@@ -12,6 +12,7 @@ import slicer
 from MedGSLib.job.folder import JobFolder
 from MedGSLib.job.launch import WorkerCommand
 from MedGSLib.job.process import JobController
+from MedGSLib.job.result import JobResult
 from MedGSLib.panel import parameters
 from MedGSLib.panel.calibration import Calibration
 from MedGSLib.panel.environmentbox import userFolder
@@ -73,12 +74,13 @@ class PanelLogic:
         calibration.learn(readReport(job.folder.path), job.elapsed_s)
         qt.QSettings().setValue(CALIBRATION_SETTING, calibration.text)
 
-    def importResult(self, folder: JobFolder) -> OutputNodes:
+    def importResult(self, folder: JobFolder, verified: Optional[JobResult] = None) -> OutputNodes:
         """Put the result of a finished job into the scene.
 
+        :param verified: its manifest, where its checksums were compared a moment ago.
         :raises MedGSError: if it is not complete and sound; the scene is then as before.
         """
-        return importJob(slicer.mrmlScene, folder)
+        return importJob(slicer.mrmlScene, folder, verified=verified)
 
     @staticmethod
     def _calibration() -> Calibration:

@@ -13,6 +13,7 @@ from slicer.util import VTKObservationMixin
 from MedGSLib.errors import MedGSError
 from MedGSLib.job.folder import JobFolder
 from MedGSLib.job.process import JobController
+from MedGSLib.job.result import JobResult
 from MedGSLib.panel import parameters, sampledata, wording
 from MedGSLib.panel.comparebox import CompareBox
 from MedGSLib.panel.environmentbox import EnvironmentBox
@@ -20,10 +21,16 @@ from MedGSLib.panel.jobsbox import JobsBox
 from MedGSLib.panel.links import WidgetLinks
 from MedGSLib.panel.logic import PanelLogic
 from MedGSLib.panel.progressview import ProgressView
-from MedGSLib.panel.session import belongsTo, isFinished
+from MedGSLib.panel.resultbox import ResultBox, center3DViews
+from MedGSLib.panel.session import isFinished
 from MedGSLib.scene.export import missingInputs
+from MedGSLib.scene.nodes import isShownIn3D
+from MedGSLib.scene.volumes import fitRegion
 
 POLL_INTERVAL_MS = 250
+STATUS_MS = 10_000
+"""How long the status bar of the application tells of the end of a job, for someone who works in another module."""
+
 BOUND = "SlicerParameterName"
 """The property by which a widget of the .ui names the parameter that it shows."""
 
@@ -49,6 +56,7 @@ class Panel(VTKObservationMixin):
             self.ui, self.progress.log, self.onEnvironmentChanged, lambda: self.logic.session.isBusy or self.comparison.isBusy
         )
         self.jobs = JobsBox(self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.progress.say)
+        self.results = ResultBox(self.ui)
         self.links = WidgetLinks(self.ui, lambda: self._parameterNode)
         self.comparison = CompareBox(
             self.ui, self.logic.jobsFolder, self.environment.command, self._registration, self.progress.say, self._startTimer
@@ -70,6 +78,7 @@ class Panel(VTKObservationMixin):
         ui.reconstructButton.connect("clicked(bool)", self.onReconstruct)
         ui.queueButton.connect("clicked(bool)", self.onQueue)
         ui.sampleDataButton.connect("clicked(bool)", self.onSampleData)
+        ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
         ui.copyReportButton.connect("clicked(bool)", lambda _checked: self.progress.copyReport())
 
     def cleanup(self) -> None:
@@ -101,6 +110,9 @@ class Panel(VTKObservationMixin):
     def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
         """The scene goes; the job keeps its folder and can be imported later."""
         self.setParameterNode(None)
+        self.results.clear()
+        self.comparison.leaveScene()
+        self.logic.session.leaveScene()
         if self.logic.session.isBusy:
             self.progress.log("The scene was closed; the job goes on, and its result can be imported from Advanced.")
 
@@ -118,11 +130,9 @@ class Panel(VTKObservationMixin):
         self.setParameterNode(self.logic.getParameterNode())
         node = self._parameterNode
         if node.inputVolume is None:
-            node.inputVolume = slicer.mrmlScene.GetNodeByID(
-                slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID() or ""
-            ) or slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            node.inputVolume = _firstVolume()
         if node.segmentation is None:
-            node.segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+            node.segmentation = _segmentationOf(node.inputVolume)
 
     def setParameterNode(self, node: Optional[Any]) -> None:
         """Show other parameters, or none while there is no scene."""
@@ -157,6 +167,11 @@ class Panel(VTKObservationMixin):
             if volume is not None:
                 self._parameterNode.inputVolume = volume
 
+    def onRegionAdded(self, roi: slicer.vtkMRMLMarkupsROINode) -> None:
+        """A region that the user has just made begins as the whole volume."""
+        if self._parameterNode is not None and self._parameterNode.inputVolume is not None:
+            fitRegion(roi, self._parameterNode.inputVolume)
+
     def missing(self) -> List[str]:
         """Everything that keeps Reconstruct from being pressed, one sentence each."""
         if self._parameterNode is None:
@@ -167,7 +182,7 @@ class Panel(VTKObservationMixin):
             options = parameters.jobParameters(self._parameterNode)
         except MedGSError as error:
             found.append(str(error))
-        found = missingInputs(parameters.sceneInput(self._parameterNode), options) + found
+        found = missingInputs(parameters.sceneInput(self._parameterNode), options) + parameters.outputProblems(self._parameterNode) + found
         return found + ([self.environment.complaint] if self.environment.complaint else [])
 
     def onEnvironmentChanged(self) -> None:
@@ -233,27 +248,29 @@ class Panel(VTKObservationMixin):
     def onJobEnded(self, job: JobController) -> None:
         """Import a result whose input is still in the scene; leave the others to the list of jobs."""
         self.progress.say(wording.statusText(job))
+        slicer.util.showStatusMessage(f"MedGS: {wording.statusText(job)}", STATUS_MS)
         if not isFinished(job):
             return
         self.logic.learn(job)
-        if belongsTo(slicer.mrmlScene, job.folder):
-            self.importFolder(job.folder)
+        if self.logic.session.belongsTo(slicer.mrmlScene, job.folder):
+            self.importFolder(job.folder, job.result)
         else:
             self.progress.say(_("A job is done, but its input is not in this scene; import it from Advanced, Jobs on this computer."))
 
-    def importFolder(self, folder: JobFolder) -> None:
-        """Put the result of a job into the scene, all of it or nothing."""
+    def importFolder(self, folder: JobFolder, verified: Optional[JobResult] = None) -> None:
+        """Put the result of a job into the scene, all of it or nothing; views are turned to it only while the module is open."""
         with slicer.util.tryWithErrorDisplay(_("The result could not be imported."), waitCursor=True):
             try:
-                nodes = self.logic.importResult(folder)
+                with slicer.util.RenderBlocker():
+                    nodes = self.logic.importResult(folder, verified)
+                    if self._isEntered and nodes.volume is not None:
+                        slicer.util.setSliceViewerLayers(background=nodes.volume)
             except MedGSError as error:
                 self.progress.say(str(error))
                 return
-            self.ui.show3DButton.setSegmentationNode(nodes.segmentation)
-            self.ui.summaryLabel.text = wording.summary(nodes.report, nodes.sentences)
-            self.ui.resultsCollapsibleButton.collapsed = False
-            if self._isEntered and nodes.volume is not None:
-                slicer.util.setSliceViewerLayers(background=nodes.volume)
+            self.results.show(nodes)
+            if self._isEntered and isShownIn3D(nodes):
+                center3DViews()
 
     def resumeFolder(self, folder: JobFolder) -> None:
         """Go on with an interrupted job, or follow one that runs."""
@@ -279,3 +296,17 @@ class Panel(VTKObservationMixin):
     def _startTimer(self) -> None:
         if not self.timer.isActive():
             self.timer.start()
+
+
+def _firstVolume() -> Optional[slicer.vtkMRMLScalarVolumeNode]:
+    """The volume that is shown, else the first one, of those that the selector offers: no label maps and no vectors."""
+    active = slicer.mrmlScene.GetNodeByID(slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID() or "")
+    candidates = [active, *slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
+    return next((node for node in candidates if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"), None)
+
+
+def _segmentationOf(volume: Optional[slicer.vtkMRMLScalarVolumeNode]) -> Optional[slicer.vtkMRMLSegmentationNode]:
+    """The segmentation that was drawn on a volume, else the first one."""
+    found = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    drawn = [node for node in found if node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume]
+    return next(iter([*drawn, *found]), None)

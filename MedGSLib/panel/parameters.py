@@ -1,6 +1,6 @@
 """The state of the panel, saved with the scene, and what it means for the worker."""
 
-from typing import Annotated, Any, Dict, Tuple
+from typing import Annotated, Any, Dict, List, Tuple
 
 import slicer
 from slicer.parameterNodeWrapper import Choice, Maximum, Minimum, WithinRange, parameterNodeWrapper
@@ -95,6 +95,19 @@ def outputChoice(parameters: MedGSParameterNode) -> OutputChoice:
         segmentationNode=parameters.outputSegmentation,
         modelNode=parameters.outputModel,
     )
+
+
+def outputProblems(parameters: MedGSParameterNode) -> List[str]:
+    """Complaints about outputs that would overwrite the inputs."""
+    pairs = (
+        (parameters.makeVolume, parameters.outputVolume, parameters.inputVolume, "volume"),
+        (parameters.makeSegmentation, parameters.outputSegmentation, parameters.segmentation, "segmentation"),
+    )
+    return [
+        f"The output {kind} is the input; choose another one, or 'Create new node'."
+        for isMade, output, source, kind in pairs
+        if isMade and output is not None and output is source
+    ]
 
 
 def jobParameters(parameters: MedGSParameterNode) -> Dict[str, Any]:

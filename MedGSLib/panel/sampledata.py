@@ -8,6 +8,7 @@ from typing import Any, List, Tuple
 import slicer
 
 from MedGSLib.scene import segments, volumes
+from MedGSLib.scene.context import nodesNamed
 
 CATEGORY = "MedGS"
 
@@ -64,9 +65,9 @@ def makeTimePoint(point: TimePoint) -> List[slicer.vtkMRMLNode]:
     :return: the volume and the segmentation.
     """
     names = (("vtkMRMLScalarVolumeNode", point.name), ("vtkMRMLSegmentationNode", f"{point.name}_Segmentation"))
-    found = [slicer.mrmlScene.GetNodesByClassByName(kind, name) for kind, name in names]
-    if all(nodes.GetNumberOfItems() for nodes in found):
-        return [nodes.GetItemAsObject(0) for nodes in found]
+    found = [nodesNamed(slicer.mrmlScene, kind, name) for kind, name in names]
+    if all(found):
+        return [nodes[0] for nodes in found]
     from MedGSLib.phantom import Acquisition, make_aneurysm  # brings scipy along, which no start of Slicer should wait for
     from MedGSLib.phantom_shape import AneurysmShape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 import slicer
 
@@ -16,8 +16,10 @@ from MedGSLib.job.launch import WorkerCommand
 from MedGSLib.job.process import JobController, JobState
 from MedGSLib.job.queue import JobQueue
 from MedGSLib.job.request import JobRequest
+from MedGSLib.job.result import JobResult
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, nodeByHint
 from MedGSLib.scene.export import SceneInput, sceneToJob
+from MedGSLib.scene.maker import inputVolume
 from MedGSLib.scene.nodes import OutputChoice, OutputNodes, resultToScene
 
 OUTPUTS_KEY = "outputs"
@@ -49,6 +51,7 @@ class PanelSession:
     def __init__(self) -> None:
         self.current: Optional[JobController] = None
         self.preview: Optional[Path] = None
+        self._homeless: Set[Path] = set()
         self._queue = JobQueue()
         self._watched: List[JobController] = []
 
@@ -92,6 +95,7 @@ class PanelSession:
             job.attach()
         self._queue.submit(job)
         self._watched.append(job)
+        self._homeless.discard(folder.path)
         if self.current is None or not self.current.state.is_active:
             self._show(job)
         return job
@@ -107,6 +111,20 @@ class PanelSession:
         if self._queue.active is not None and self._queue.active is not self.current and not ended:
             self._show(self._queue.active)
         return SessionNews(shown, ended)
+
+    def leaveScene(self) -> None:
+        """The scene is closed: what runs or waits was not made for the next one, which may be another patient's."""
+        self._homeless.update(job.folder.path for job in self._watched)
+
+    def belongsTo(self, scene: slicer.vtkMRMLScene, folder: JobFolder) -> bool:
+        """Whether a job was made of this scene and its input volume is still there, so that the result may be imported unasked."""
+        if folder.path in self._homeless:
+            return False
+        try:
+            context = SceneContext.fromDict(folder.read_request().provenance[CONTEXT_KEY])
+        except (MedGSError, KeyError):
+            return False
+        return inputVolume(scene, context) is not None
 
     def cancel(self) -> None:
         """Cancel the running job; it ends within two seconds."""
@@ -167,21 +185,15 @@ def choiceOf(scene: slicer.vtkMRMLScene, folder: JobFolder) -> OutputChoice:
     return OutputChoice(**choice)
 
 
-def importJob(scene: slicer.vtkMRMLScene, folder: JobFolder, choice: Optional[OutputChoice] = None) -> OutputNodes:
+def importJob(
+    scene: slicer.vtkMRMLScene, folder: JobFolder, choice: Optional[OutputChoice] = None, verified: Optional[JobResult] = None
+) -> OutputNodes:
     """Import a finished job with the outputs that were asked for when it was started.
 
+    :param verified: its manifest, where its checksums were compared a moment ago.
     :raises InputError: if the result is not complete and sound.
     """
-    return resultToScene(scene, folder.path, choice or choiceOf(scene, folder))
-
-
-def belongsTo(scene: slicer.vtkMRMLScene, folder: JobFolder) -> bool:
-    """Whether the input volume of a job is in the scene, so that its result may be imported without being asked for."""
-    try:
-        context = SceneContext.fromDict(folder.read_request().provenance[CONTEXT_KEY])
-    except (MedGSError, KeyError):
-        return False
-    return nodeByHint(scene, context.volumeId, context.volumeName, "vtkMRMLScalarVolumeNode") is not None
+    return resultToScene(scene, folder.path, choice or choiceOf(scene, folder), verified)
 
 
 def knownJobs(root: Path) -> List[Tuple[JobFolder, str]]:

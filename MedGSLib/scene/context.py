@@ -6,7 +6,7 @@ With it a result finds its way back: under the right transform, with the look of
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import slicer
 
@@ -80,6 +80,7 @@ class SceneContext:
     """The input nodes of a job. IDs are only hints: they are believed when the node's name still fits.
 
     :ivar volumeIjkToRas: the volume's own 4x4 where the job works in the volume's own frame; None where it was hardened or regularised.
+    :ivar gridIjkToRas: the volume's own 4x4 in any case, by which it is told from another patient's volume of the same name.
     :ivar parentToWorld: 4x4 of the transform that outputs go under, so that they can be placed without that node.
     :ivar studyDate: YYYYMMDD, or empty where nobody knows.
     :ivar notes: sentences that the user should read.
@@ -89,6 +90,7 @@ class SceneContext:
     volumeName: str
     look: VolumeLook = field(default_factory=VolumeLook)
     volumeIjkToRas: Optional[Rows] = None
+    gridIjkToRas: Optional[Rows] = None
     segmentationId: str = ""
     segmentationName: str = ""
     segments: Tuple[SegmentSource, ...] = ()
@@ -129,6 +131,7 @@ class SceneContext:
                 volumeName=str(values["volumeName"]),
                 look=VolumeLook(**{**look, "windowLevel": None if window is None else (float(window[0]), float(window[1]))}),
                 volumeIjkToRas=_rows(values.get("volumeIjkToRas")),
+                gridIjkToRas=_rows(values.get("gridIjkToRas")),
                 segmentationId=str(values.get("segmentationId", "")),
                 segmentationName=str(values.get("segmentationName", "")),
                 segments=tuple(_segment(entry) for entry in values.get("segments", ())),
@@ -166,5 +169,14 @@ def nodeByHint(scene: slicer.vtkMRMLScene, nodeId: str, name: str, className: st
     node = scene.GetNodeByID(nodeId) if nodeId else None
     if node is not None and node.IsA(className) and node.GetName() == name:
         return node
-    named = scene.GetNodesByClassByName(className, name)
-    return named.GetItemAsObject(0) if name and named.GetNumberOfItems() == 1 else None
+    named = nodesNamed(scene, className, name) if name else []
+    return named[0] if len(named) == 1 else None
+
+
+def nodesNamed(scene: slicer.vtkMRMLScene, className: str, name: str) -> List[slicer.vtkMRMLNode]:
+    """The nodes of a class with a name.
+
+    ``GetNodesByClassByName`` would leave a collection behind that nobody frees and that keeps its nodes, voxels included, in memory.
+    """
+    nodes = (scene.GetNthNodeByClass(index, className) for index in range(scene.GetNumberOfNodesByClass(className)))
+    return [node for node in nodes if node.GetName() == name]

@@ -19,6 +19,7 @@ from MedGSLib.job.folder import JobFolder
 from MedGSLib.job.request import JobGeometry, JobInputs, JobRequest
 from MedGSLib.scene import frames, segments, volumes
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, SegmentSource, VolumeLook, parentContext
+from MedGSLib.scene.segments import SegmentBlock
 from MedGSLib.scene.volumes import Crop, VolumeFrame
 from MedGSLib.volume import Label, Volume
 
@@ -45,16 +46,23 @@ class SceneInput:
 
 def missingInputs(source: SceneInput, parameters: Mapping[str, Any]) -> List[str]:
     """What keeps the input from being run, one short sentence each; quick enough to ask after every click."""
-    missing = []
-    if source.volumeNode is None:
-        missing.append("Choose an input volume.")
-    elif source.volumeNode.GetImageData() is None:
-        missing.append("The input volume is empty.")
+    missing = ["Choose an input volume."] if source.volumeNode is None else list(_volumeProblems(source, parameters))
     if parameters.get("mode") != "image" and not chosenSegmentIds(source):
-        missing.append("Choose at least one segment, or switch the mode to 'image'.")
+        missing.append("Choose at least one segment, or 'Image only' under Advanced.")
     if not missing and not source.hardenNonLinear:
         missing.extend(_transformProblems(source))
     return missing
+
+
+def _volumeProblems(source: SceneInput, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """A complaint about voxels that cannot be used, or a region without any."""
+    try:
+        shape = volumes.voxels(source.volumeNode).shape
+        geometry.slice_axis(volumes.ijkToRas(source.volumeNode), shape[::-1], parameters.get("axis", "auto"))
+        if source.roiNode is not None:
+            volumes.roiCrop(source.roiNode, source.volumeNode)
+    except InputError as error:
+        yield str(error)
 
 
 def _transformProblems(source: SceneInput) -> Iterator[str]:
@@ -87,8 +95,8 @@ def sceneToJob(
         image = volumes.voxels(usable.volumeNode)
         frame = volumes.volumeFrame(usable.volumeNode)
         crop = _crop(usable, image)
-        sources, masks = _masks(usable, source)
-        context = _context(source, frame, usable is source, sources)
+        sources, masks = _masks(usable, source, crop)
+        context = _context(usable, source, frame, sources)
         matrix, positions = croppedGeometry(frame, crop)
         options = _shiftedOptions(dict(parameters or {}), frame.ijkToRas, image.shape[::-1], crop)
         if refineModel is not None:
@@ -105,7 +113,7 @@ def sceneToJob(
         try:
             volumes.writeNrrd(folder.path / IMAGE_FILE, image[crop.slices], matrix)
             if masks:
-                _writeMask(folder.path / MASK_FILE, [mask[crop.slices] for mask in masks], matrix, labels)
+                _writeMask(folder.path / MASK_FILE, masks, crop.shape, matrix, labels)
             if refineModel is not None:
                 _copy(refineModel, folder.path / MODEL_FILE)
         except BaseException:
@@ -114,7 +122,7 @@ def sceneToJob(
     return folder
 
 
-def _writeMask(path: Path, masks: Sequence[NDArray[np.uint8]], matrix: Matrix, labels: Sequence[Label]) -> None:
+def _writeMask(path: Path, masks: Sequence[SegmentBlock], shape: Tuple[int, ...], matrix: Matrix, labels: Sequence[Label]) -> None:
     """Write the segments with the header by which the library and Slicer know their names: as one label map, or where they overlap
     with a layer for each.
 
@@ -125,12 +133,12 @@ def _writeMask(path: Path, masks: Sequence[NDArray[np.uint8]], matrix: Matrix, l
     from MedGSLib.io.images import set_geometry
     from MedGSLib.io.writers import segment_header
 
-    together = segments.labelmapOf(masks)
-    header = segment_header(labels, Volume(masks[0], matrix))
+    together = segments.labelmapOf(masks, shape)
+    header = segment_header(labels, Volume(np.broadcast_to(np.uint8(0), shape), matrix))
     if together is not None:
         image = sitk.GetImageFromArray(together)
     else:
-        image = sitk.GetImageFromArray(np.stack([mask * label.value for mask, label in zip(masks, labels)], axis=-1), isVector=True)
+        image = sitk.GetImageFromArray(segments.layersOf(masks, shape), isVector=True)
         header.update({f"Segment{number}_Layer": str(number) for number in range(len(labels))})
     for key, value in header.items():
         image.SetMetaData(key, value)
@@ -159,10 +167,7 @@ def _withoutNonLinear(source: SceneInput, stack: ExitStack) -> SceneInput:
 
 
 def _crop(source: SceneInput, image: NDArray) -> Crop:
-    if source.roiNode is not None:
-        return volumes.roiCrop(source.roiNode, source.volumeNode)
-    k, j, i = image.shape
-    return Crop((0, 0, 0), (i, j, k))
+    return Crop.whole(image.shape) if source.roiNode is None else volumes.roiCrop(source.roiNode, source.volumeNode)
 
 
 def chosenSegmentIds(source: SceneInput) -> Sequence[str]:
@@ -172,17 +177,18 @@ def chosenSegmentIds(source: SceneInput) -> Sequence[str]:
     return source.segmentIds or segments.segmentIds(source.segmentationNode)
 
 
-def _masks(usable: SceneInput, original: SceneInput) -> Tuple[Tuple[SegmentSource, ...], List[NDArray[np.uint8]]]:
-    """The segments and their masks on the volume's grid; nothing without a segmentation."""
+def _masks(usable: SceneInput, original: SceneInput, crop: Crop) -> Tuple[Tuple[SegmentSource, ...], List[SegmentBlock]]:
+    """The segments and their masks on the voxels of the crop; nothing without a segmentation."""
     ids = chosenSegmentIds(usable)
     if len(ids) > MAX_SEGMENTS:
         raise InputError(f"{len(ids)} segments are too many for one job; choose at most {MAX_SEGMENTS}.")
     sources, masks = [], []
     for value, segmentId in enumerate(ids, start=1):
         properties = segments.segmentProperties(original.segmentationNode, segmentId)
-        mask = segments.segmentArray(usable.segmentationNode, segmentId, usable.volumeNode, usable.hardenNonLinear)
-        if not mask.any():
-            raise InputError(f"The segment '{properties.name}' is empty inside '{original.volumeNode.GetName()}'.")
+        mask = segments.segmentBlock(usable.segmentationNode, segmentId, usable.volumeNode, usable.hardenNonLinear).within(crop)
+        if not mask.array.any():
+            place = original.roiNode or original.volumeNode
+            raise InputError(f"The segment '{properties.name}' is empty inside '{place.GetName()}'.")
         sources.append(SegmentSource(segmentId, value, properties))
         masks.append(mask)
     return tuple(sources), masks
@@ -200,14 +206,15 @@ def _labels(sources: Sequence[SegmentSource]) -> Tuple[Label, ...]:
     return tuple(labels)
 
 
-def _context(source: SceneInput, frame: VolumeFrame, straight: bool, sources: Tuple[SegmentSource, ...]) -> SceneContext:
+def _context(usable: SceneInput, source: SceneInput, frame: VolumeFrame, sources: Tuple[SegmentSource, ...]) -> SceneContext:
     volume, segmentation = source.volumeNode, source.segmentationNode
-    isLocal = straight and frame.parent is volume.GetParentTransformNode()
+    isLocal = usable is source and frame.parent is volume.GetParentTransformNode()
     return SceneContext(
         volumeId=volume.GetID(),
         volumeName=volume.GetName(),
         look=VolumeLook.of(volume),
         volumeIjkToRas=tuple(map(tuple, frame.ijkToRas.tolist())) if isLocal else None,
+        gridIjkToRas=tuple(map(tuple, volumes.ijkToRas(volume).tolist())),
         segmentationId="" if segmentation is None else segmentation.GetID(),
         segmentationName="" if segmentation is None else segmentation.GetName(),
         segments=sources,

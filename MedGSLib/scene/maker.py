@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from MedGSLib.scene import frames, volumes
-from MedGSLib.scene.context import SceneContext, nodeByHint
+from MedGSLib.scene.context import SceneContext, nodeByHint, nodesNamed
 
 
 class NodeMaker:
@@ -20,7 +20,7 @@ class NodeMaker:
 
     def new(self, className: str, name: str) -> slicer.vtkMRMLNode:
         """A new node; the name gets a number where another node of the class has it."""
-        isTaken = self.scene.GetNodesByClassByName(className, name).GetNumberOfItems() > 0
+        isTaken = bool(nodesNamed(self.scene, className, name))
         node = self.scene.AddNewNodeByClass(className, self.scene.GenerateUniqueName(name) if isTaken else name)
         self._added.append(node)
         return node
@@ -35,14 +35,18 @@ class NodeMaker:
 
 
 def inputVolume(scene: slicer.vtkMRMLScene, context: SceneContext) -> Optional[slicer.vtkMRMLScalarVolumeNode]:
-    """The volume that a job was made of, if it is in the scene."""
-    return nodeByHint(scene, context.volumeId, context.volumeName, "vtkMRMLScalarVolumeNode")
+    """The volume that a job was made of, if it is in the scene and its voxels lie where they lay: names and IDs recur in every scene."""
+    volume = nodeByHint(scene, context.volumeId, context.volumeName, "vtkMRMLScalarVolumeNode")
+    grid = context.gridIjkToRas or context.volumeIjkToRas
+    if volume is None or (grid is not None and not np.allclose(volumes.ijkToRas(volume), grid, atol=1e-3)):
+        return None
+    return volume
 
 
 def outputParent(maker: NodeMaker, context: SceneContext) -> Optional[slicer.vtkMRMLTransformNode]:
     """The transform that outputs go under: the input volume's as it is now, else the one of the job, else one made from its matrix."""
-    volume, own = inputVolume(maker.scene, context), context.volumeIjkToRas
-    if volume is not None and own is not None and np.allclose(volumes.ijkToRas(volume), own, atol=1e-3):
+    volume = inputVolume(maker.scene, context)
+    if volume is not None and context.volumeIjkToRas is not None:
         return volume.GetParentTransformNode()
     if context.parentToWorld is None:
         return None

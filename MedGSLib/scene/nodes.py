@@ -11,8 +11,9 @@ import slicer
 import vtk
 from numpy.typing import NDArray
 
+from MedGSLib.job.result import JobResult
 from MedGSLib.scene import segments, volumes
-from MedGSLib.scene.context import SegmentSource
+from MedGSLib.scene.context import SegmentSource, nodeByHint
 from MedGSLib.scene.maker import NodeMaker, inputVolume, outputParent, placeInSubjectHierarchy
 from MedGSLib.scene.results import POSITION_UNCERTAINTY, LoadedResult, loadResult, measures, provenanceText, tableRows
 
@@ -58,18 +59,44 @@ class OutputNodes:
         return tuple(node for node in found if node is not None)
 
 
-def resultToScene(scene: slicer.vtkMRMLScene, folder: Path, choice: Optional[OutputChoice] = None) -> OutputNodes:
+def resultToScene(
+    scene: slicer.vtkMRMLScene, folder: Path, choice: Optional[OutputChoice] = None, verified: Optional[JobResult] = None
+) -> OutputNodes:
     """Import a finished job folder; may be repeated, and works after the scene of the job was closed.
 
+    :param verified: the job's manifest, where its checksums were compared a moment ago.
     :raises InputError: if the result is not complete and sound; the scene is then as before.
     """
-    loaded = loadResult(folder)
+    choice = choice or OutputChoice()
+    loaded = loadResult(folder, verified, [kind for kind in ("volume", "uncertainty") if not getattr(choice, kind)])
     maker = NodeMaker(scene)
     try:
-        return _Importer(maker, loaded, choice or OutputChoice()).run()
+        return _Importer(maker, loaded, choice).run()
     except BaseException:
         maker.undo()
         raise
+
+
+def isShownIn3D(nodes: OutputNodes) -> bool:
+    """Whether the 3D views show the surfaces of a result: its models, else its segmentation."""
+    displays = _surfaceDisplays(nodes)
+    return any(display.GetVisibility() and display.GetVisibility3D() for display in displays)
+
+
+def showIn3D(nodes: OutputNodes, isShown: bool) -> None:
+    """Show or hide the surfaces of a result in the 3D views; what the slice views show stays."""
+    for display in _surfaceDisplays(nodes):
+        if isShown:
+            display.SetVisibility(True)
+        display.SetVisibility3D(isShown)
+    if isShown and not nodes.models and nodes.segmentation is not None:
+        nodes.segmentation.CreateClosedSurfaceRepresentation()
+
+
+def _surfaceDisplays(nodes: OutputNodes) -> List[slicer.vtkMRMLDisplayNode]:
+    holders = nodes.models or (() if nodes.segmentation is None else (nodes.segmentation,))
+    found = [node.GetDisplayNode() for node in holders if node.GetScene() is not None]
+    return [display for display in found if display is not None]
 
 
 class _Importer:
@@ -100,7 +127,8 @@ class _Importer:
         return nodes
 
     def _volume(self, array: NDArray) -> slicer.vtkMRMLScalarVolumeNode:
-        node = self._choice.volumeNode or self._maker.new("vtkMRMLScalarVolumeNode", self._context.outputName)
+        isInput = self._choice.volumeNode is inputVolume(self._maker.scene, self._context)
+        node = (None if isInput else self._choice.volumeNode) or self._maker.new("vtkMRMLScalarVolumeNode", self._context.outputName)
         volumes.setVoxels(node, array, self._loaded.ijkToRas)
         self._context.look.applyTo(node)
         return node
@@ -114,7 +142,9 @@ class _Importer:
     def _segmentation(self, volume: Optional[slicer.vtkMRMLScalarVolumeNode]) -> slicer.vtkMRMLSegmentationNode:
         loaded = self._loaded
         assert loaded.labels is not None
-        node = self._choice.segmentationNode or self._maker.new("vtkMRMLSegmentationNode", self._context.outputName)
+        context, target = self._context, self._choice.segmentationNode
+        isInput = target is nodeByHint(self._maker.scene, context.segmentationId, context.segmentationName, "vtkMRMLSegmentationNode")
+        node = (None if isInput else target) or self._maker.new("vtkMRMLSegmentationNode", context.outputName)
         segmentation = segments.filledSegmentation(
             [(source.properties, loaded.segmentArray(source.value), loaded.meshes.get(source.value)) for source in self._context.segments],
             loaded.ijkToRas,

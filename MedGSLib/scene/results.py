@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 import vtk
@@ -104,15 +104,20 @@ class LoadedResult:
         }
 
 
-def loadResult(folder: Path) -> LoadedResult:
+def loadResult(folder: Path, verified: Optional[JobResult] = None, unwanted: Collection[str] = ()) -> LoadedResult:
     """Read and check a finished job folder.
 
+    :param verified: the manifest, where its checksums were compared a moment ago; large outputs take seconds.
+    :param unwanted: of ``volume`` and ``uncertainty``, what need not be read.
     :raises InputError: if the job is not finished, a file is missing, changed or unreadable, or the files do not fit together.
     """
-    result = verify(folder)
+    result = verified or verify(folder)
     request = JobFolder(folder).read_request()
     context = _context(request, folder)
-    read = {kind: _volume(result, folder, kind) for kind in ("volume", "segmentation", "uncertainty")}
+    read = {"segmentation": _volume(result, folder, "segmentation")}
+    for kind in ("volume", "uncertainty"):
+        isGridKnown = read["segmentation"] is not None or kind == "uncertainty"
+        read[kind] = None if kind in unwanted and isGridKnown else _volume(result, folder, kind)
     fields = _fields(result, folder, request)
     grids = [entry for entry in (*read.values(), *fields.values()) if entry is not None]
     if not grids:

@@ -15,6 +15,7 @@ from MedGSLib import geometry
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix
 from MedGSLib.scene import frames, volumes
+from MedGSLib.scene.volumes import Crop
 
 LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 SURFACE = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
@@ -76,46 +77,95 @@ def segmentProperties(segmentationNode: slicer.vtkMRMLSegmentationNode, segmentI
     )
 
 
+@dataclass(frozen=True)
+class SegmentBlock:
+    """A segment on the voxel grid of a volume: uint8 0 or 1 in the block ``crop`` of the volume, and nothing of it elsewhere."""
+
+    array: NDArray[np.uint8]
+    crop: Crop
+
+    def within(self, crop: Crop) -> SegmentBlock:
+        """What of it lies in a part of the volume, counted from the start of that part."""
+        start = np.minimum(np.maximum(self.crop.start, crop.start), crop.stop)
+        stop = np.maximum(np.minimum(self.crop.stop, crop.stop), start)
+        own = volumes.shiftedCrop(start, stop, self.crop.start)
+        return SegmentBlock(self.array[own.slices], volumes.shiftedCrop(start, stop, crop.start))
+
+
 def segmentArray(
     segmentationNode: slicer.vtkMRMLSegmentationNode,
     segmentId: str,
     volumeNode: slicer.vtkMRMLVolumeNode,
     allowNonLinear: bool = False,
 ) -> NDArray[np.uint8]:
+    """A segment on all voxels of a volume; see :func:`segmentBlock`.
+
+    :return: uint8 0 or 1, ``[k, j, i]`` of the volume.
+    """
+    block = segmentBlock(segmentationNode, segmentId, volumeNode, allowNonLinear)
+    array = np.zeros(volumes.voxels(volumeNode).shape, np.uint8)
+    array[block.crop.slices] = block.array
+    return array
+
+
+def segmentBlock(
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    segmentId: str,
+    volumeNode: slicer.vtkMRMLVolumeNode,
+    allowNonLinear: bool = False,
+) -> SegmentBlock:
     """A segment on the voxel grid of a volume, whatever the segment's own geometry and parent transform.
 
-    :return: uint8 0 or 1, ``[k, j, i]`` of the volume; a voxel is set where its centre lies in the segment.
+    Only the voxels around the segment are looked at: resampling a segment onto a whole CT would stop the application for seconds.
+
+    :return: a voxel is set where its centre lies in the segment.
     :raises InputError: if there is no such segment, it has no shape, or it lies under a non-linear transform that the volume is not
         under and ``allowNonLinear`` is off.
     """
     segmentParent, volumeParent = segmentationNode.GetParentTransformNode(), volumeNode.GetParentTransformNode()
-    matrix = _toVolume(segmentationNode, volumeNode)
+    matrix, grid = _toVolume(segmentationNode, volumeNode), volumes.ijkToRas(volumeNode)
     if not allowNonLinear:
         requireUsableTransform(segmentationNode, volumeNode)
-    reference = volumes.orientedImage(np.zeros(volumes.voxels(volumeNode).shape, np.uint8), volumes.ijkToRas(volumeNode))
-    labelmap = _binaryLabelmap(segmentationNode, segmentId, reference, matrix)
+    crop = Crop.whole(volumes.voxels(volumeNode).shape)
+    labelmap = _binaryLabelmap(segmentationNode, segmentId, volumes.orientedGrid(crop.shape, grid), matrix)
     if labelmap is None or labelmap.IsEmpty():
-        return np.zeros(volumes.voxels(volumeNode).shape, np.uint8)
+        return SegmentBlock(np.zeros(crop.shape, np.uint8), crop)
+    if matrix is not None:
+        crop = volumes.boxCrop(_filledCorners(labelmap), segmentParent, volumeNode)
+    if 0 in crop.shape:
+        return SegmentBlock(np.zeros(crop.shape, np.uint8), crop)
     transform = frames.transformBetween(segmentParent, volumeParent)
     if matrix is not None and np.allclose(matrix, np.eye(4), atol=1e-9):
         transform = None
+    reference = volumes.orientedGrid(crop.shape, geometry.shifted_origin(grid, crop.start))
     resampled = slicer.vtkOrientedImageData()
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(labelmap, reference, resampled, False, False, transform):
         name = segmentationNode.GetSegmentation().GetSegment(segmentId).GetName()
         raise InputError(f"The segment '{name}' could not be brought onto the voxels of '{volumeNode.GetName()}'.")
-    array = numpy_support.vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(volumes.voxels(volumeNode).shape)
-    return (array > 0).astype(np.uint8)
+    array = numpy_support.vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(crop.shape)
+    return SegmentBlock((array > 0).astype(np.uint8), crop)
+
+
+def _filledCorners(labelmap: slicer.vtkOrientedImageData) -> NDArray[np.float64]:
+    """The corners (8, 3) of a box around the voxels that are set, one voxel wider on each side."""
+    extent = [0] * 6
+    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(labelmap, extent):
+        extent = list(labelmap.GetExtent())
+    return _extentCorners(labelmap, np.array(extent, dtype=np.float64), 1.5)
+
+
+def _extentCorners(labelmap: slicer.vtkOrientedImageData, extent: NDArray[np.float64], wider: float) -> NDArray[np.float64]:
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    return geometry.transform_points(frames.toArray(matrix), volumes.boxCorners(extent[::2] - wider, extent[1::2] + wider))
 
 
 def boundingCorners(segment: slicer.vtkSegment) -> NDArray[np.float64]:
     """The corners (8, 3) of a box around a segment, in the segmentation's frame; (0, 3) for an empty one."""
     labelmap = segment.GetRepresentation(LABELMAP)
     if labelmap is not None and not labelmap.IsEmpty():
-        matrix = vtk.vtkMatrix4x4()
-        labelmap.GetImageToWorldMatrix(matrix)
-        extent = np.array(labelmap.GetExtent(), dtype=np.float64)
-        return geometry.transform_points(frames.toArray(matrix), volumes.boxCorners(extent[::2] - 0.5, extent[1::2] + 0.5))
+        return _extentCorners(labelmap, np.array(labelmap.GetExtent(), dtype=np.float64), 0.5)
     bounds = [0.0] * 6
     segment.GetBounds(bounds)
     if bounds[0] >= bounds[1]:
@@ -166,15 +216,23 @@ def _binaryLabelmap(
     return copy.GetSegment(segmentId).GetRepresentation(LABELMAP)
 
 
-def labelmapOf(arrays: Sequence[NDArray[np.uint8]]) -> Optional[NDArray[np.uint8]]:
-    """Segments (same shape) as one label map with the values 1, 2, ..., or None where they overlap, which a label map cannot hold."""
-    labels = np.zeros(arrays[0].shape, np.uint8)
-    for value, array in enumerate(arrays, start=1):
-        inside = array > 0
-        if np.any(labels[inside]):
+def labelmapOf(blocks: Sequence[SegmentBlock], shape: Tuple[int, ...]) -> Optional[NDArray[np.uint8]]:
+    """Segments as one label map ``[k, j, i]`` with the values 1, 2, ..., or None where they overlap, which a label map cannot hold."""
+    labels = np.zeros(shape, np.uint8)
+    for value, block in enumerate(blocks, start=1):
+        part, inside = labels[block.crop.slices], block.array > 0
+        if np.any(part[inside]):
             return None
-        labels[inside] = value
+        part[inside] = value
     return labels
+
+
+def layersOf(blocks: Sequence[SegmentBlock], shape: Tuple[int, ...]) -> NDArray[np.uint8]:
+    """Segments that may overlap, each with its value in a layer of its own: ``[k, j, i, layer]``."""
+    layers = np.zeros((*shape, len(blocks)), np.uint8)
+    for layer, block in enumerate(blocks):
+        layers[block.crop.slices][..., layer] = block.array * np.uint8(layer + 1)
+    return layers
 
 
 def filledSegmentation(

@@ -47,6 +47,18 @@ class Crop:
     start: Tuple[int, int, int]
     stop: Tuple[int, int, int]
 
+    @classmethod
+    def whole(cls, shape: Tuple[int, ...]) -> Crop:
+        """All voxels of a ``[k, j, i]`` array of this shape."""
+        k, j, i = shape
+        return cls((0, 0, 0), (i, j, k))
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """The size of the block as ``[k, j, i]`` array."""
+        i, j, k = (last - first for first, last in zip(self.start, self.stop))
+        return k, j, i
+
     @property
     def slices(self) -> Tuple[slice, slice, slice]:
         """The block as index of a ``[k, j, i]`` array."""
@@ -75,14 +87,20 @@ def voxels(volumeNode: slicer.vtkMRMLVolumeNode) -> NDArray:
     return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k, j, i)
 
 
+def orientedGrid(shape: Tuple[int, ...], matrix: Matrix) -> slicer.vtkOrientedImageData:
+    """The place of voxels ``[k, j, i]`` in space without their values."""
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*shape[::-1])
+    image.SetImageToWorldMatrix(frames.toVtkMatrix(matrix))
+    return image
+
+
 def orientedImage(array: NDArray, matrix: Matrix) -> slicer.vtkOrientedImageData:
     """Voxels ``[k, j, i]`` with their 4x4 ijkToRas as VTK image in space."""
-    image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*array.shape[::-1])
+    image = orientedGrid(array.shape, matrix)
     scalars = numpy_support.numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
     scalars.SetName("ImageScalars")
     image.GetPointData().SetScalars(scalars)
-    image.SetImageToWorldMatrix(frames.toVtkMatrix(matrix))
     return image
 
 
@@ -101,12 +119,22 @@ def writeNrrd(path: Path, array: NDArray, matrix: Matrix) -> None:
     :raises ResourceError: if the file cannot be written.
     """
     node = slicer.vtkMRMLScalarVolumeNode()
-    setVoxels(node, array, matrix)
+    setVoxels(node, _writable(array), matrix)
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(False)
     if not storage.WriteData(node) or not path.is_file():
         raise ResourceError(f"'{path.name}' could not be written to '{path.parent}': check the free space and the permissions.")
+
+
+def _writable(array: NDArray) -> NDArray:
+    """The voxels in a type that Slicer's writer knows, which has neither signed bytes nor 64-bit integers."""
+    if array.dtype == np.int8:
+        return array.astype(np.int16)
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8:
+        return array
+    narrow = np.iinfo(np.int32)
+    return array.astype(np.int32 if narrow.min <= array.min() and array.max() <= narrow.max else np.float64)
 
 
 def readNrrd(path: Path) -> Tuple[NDArray, Matrix]:
@@ -202,6 +230,15 @@ def roiCrop(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVol
     return crop
 
 
+def fitRegion(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> None:
+    """Put a region of interest around a whole volume, from where it is easily made smaller."""
+    bounds = [0.0] * 6
+    volumeNode.GetRASBounds(bounds)
+    low, high = np.array(bounds[::2]), np.array(bounds[1::2])
+    roiNode.SetCenterWorld(*(low + high) / 2.0)
+    roiNode.SetSizeWorld(*(high - low))
+
+
 def boxCorners(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
     """The eight corners (8, 3) of an axis-aligned box."""
     return np.array([(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
@@ -219,6 +256,11 @@ def boxCrop(
     start = np.clip(np.floor(index.min(axis=0) - margin + 0.5 + 1e-6), 0, size).astype(int)
     stop = np.clip(np.ceil(index.max(axis=0) + margin + 0.5 - 1e-6), 0, size).astype(int)
     return Crop(_triple(start), _triple(np.maximum(start, stop)))
+
+
+def shiftedCrop(start: NDArray, stop: NDArray, origin: Tuple[int, int, int]) -> Crop:
+    """A block (i, j, k) counted from another voxel."""
+    return Crop(_triple(np.subtract(start, origin)), _triple(np.subtract(stop, origin)))
 
 
 def _triple(values: NDArray) -> Tuple[int, int, int]:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import types
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Iterator
@@ -93,6 +93,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     app = App(tmp_path)
     dialogs: list[str] = []
     shown: list[Any] = []
+    statuses: list[str] = []
 
     @contextmanager
     def try_with_error_display(message: str = "", show: bool = True, waitCursor: bool = False) -> Iterator[None]:
@@ -112,6 +113,8 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         "confirmOkCancelDisplay": confirm,
         "startupEnvironment": lambda: dict(os.environ),
         "setSliceViewerLayers": lambda background, fit=False: shown.append(background),
+        "RenderBlocker": nullcontext,
+        "showStatusMessage": lambda message, _duration=0: statuses.append(message),
     }.items():
         monkeypatch.setattr(importlib.import_module("slicer.util"), name, value)
     Settings.values = {}
@@ -119,7 +122,7 @@ def slicer_stand_in(application: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, module)
     for name in [name for name in sys.modules if name.startswith("MedGSLib.panel")]:
         monkeypatch.delitem(sys.modules, name)
-    yield SimpleNamespace(scene=scene, app=app, dialogs=dialogs, shown=shown, folder=tmp_path, settings=Settings.values)
+    yield SimpleNamespace(scene=scene, app=app, dialogs=dialogs, shown=shown, folder=tmp_path, settings=Settings.values, statuses=statuses)
     scene.Clear(True)
 
 

@@ -140,6 +140,7 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     """Holds one node of the scene."""
 
     currentNodeChanged = QtCore.Signal(object)
+    nodeAddedByUser = QtCore.Signal(object)
 
     def takeScene(self, scene: Any) -> None:
         """The scene to pick from."""
@@ -200,18 +201,6 @@ class qMRMLSegmentSelectorWidget(QtWidgets.QComboBox):
             self.segmentSelectionChanged.emit(self._ids)
 
 
-class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
-    """Remembers its segmentation."""
-
-    def setSegmentationNode(self, node: Any) -> None:
-        """Which segmentation is shown."""
-        self._segmentation = node
-
-    def segmentationNode(self) -> Any:
-        """Which segmentation is shown."""
-        return getattr(self, "_segmentation", None)
-
-
 class ctkCollapsibleButton(QtWidgets.QGroupBox):
     """A group with a title; its text is the title."""
 
@@ -267,7 +256,6 @@ CUSTOM = (
     qMRMLWidget,
     qMRMLNodeComboBox,
     qMRMLSegmentSelectorWidget,
-    qMRMLSegmentationShow3DButton,
     ctkCollapsibleButton,
     ctkPathLineEdit,
 )

@@ -168,7 +168,7 @@ def test_run_imports_the_result_and_sums_it_up(ready, case, slicer_stand_in):
     text = ready.ui.summaryLabel.text
     assert "aorta: volume 3.05 cm3, largest diameter 18.0 mm" in text
     assert "image 31.5 dB, linear interpolation 29.0 dB" in text and "interpolated" in text
-    assert ready.ui.show3DButton.segmentationNode().GetName() == "CTA_aorta_MedGS"
+    assert ready.ui.show3DButton.enabled and ready.ui.show3DButton.checked
     assert "stub at work" in ready.ui.logTextEdit.plainText
     assert slicer_stand_in.dialogs == [] and slicer_stand_in.shown == [volume]
     assert Path(ready._parameterNode.jobFolder).is_dir()
@@ -378,7 +378,7 @@ def test_measures_stand_in_segment_statistics(ready, case):
     assert len(SegmentStatistics.SegmentStatisticsLogic.registeredPlugins) == 1
     ready.onReconstruct()
     run(ready, lambda: not ready.logic.session.isBusy)
-    made = ready.ui.show3DButton.segmentationNode()
+    made = case.scene.GetFirstNode("CTA_aorta_MedGS", "vtkMRMLSegmentationNode")
     plugin = SegmentStatistics.SegmentStatisticsLogic.registeredPlugins[0]()
     plugin.parameters = {"Segmentation": made.GetID()}
     segment = made.GetSegmentation().GetNthSegmentID(0)
@@ -541,3 +541,79 @@ def test_loading_a_scene_is_not_disturbed_by_the_widgets(ready, case, tmp_path):
     scene.EndState(scene.ImportState)
     assert ready.ui.inputVolumeSelector.currentNode() is case.volume
     assert list(ready.ui.segmentSelector.selectedSegmentIDs()) == [case.ids[1]]
+
+
+def test_show_3d_hides_and_shows_the_model_and_keeps_its_surface(ready, case):
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    model = case.scene.GetFirstNode("CTA_aorta_MedGS", "vtkMRMLModelNode").GetDisplayNode()
+    segmentation = case.scene.GetFirstNode("CTA_aorta_MedGS", "vtkMRMLSegmentationNode")
+    surface = segmentation.GetClosedSurfaceInternalRepresentation(segmentation.GetSegmentation().GetNthSegmentID(0))
+    ready.ui.show3DButton.click()
+    assert not model.GetVisibility3D() and model.GetVisibility() and model.GetVisibility2D()
+    ready.ui.show3DButton.click()
+    assert model.GetVisibility3D()
+    assert segmentation.GetClosedSurfaceInternalRepresentation(segmentation.GetSegmentation().GetNthSegmentID(0)) is surface
+    case.scene.Clear(False)
+    assert not ready.ui.show3DButton.enabled and ready.ui.summaryLabel.text == "No result yet."
+
+
+def test_job_of_a_closed_scene_does_not_enter_the_next_one(ready, case, use):
+    """Not even where the next patient's volume has the same name, ID and geometry."""
+    from MedGSLib.scene import volumes
+
+    use("slow")
+    ready.onReconstruct()
+    job = ready.logic.session.current
+    run(ready, lambda: job.last_event is not None)
+    case.scene.Clear(False)
+    volume = case.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CTA")
+    volumes.setVoxels(volume, np.zeros(SHAPE[::-1], np.int16), MATRIX)
+    assert not ready.logic.session.belongsTo(case.scene, job.folder)
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    ready.resumeFolder(job.folder)
+    assert ready.logic.session.belongsTo(case.scene, job.folder), "resumed for this scene"
+
+
+def test_only_volumes_that_the_selector_offers_are_preselected(widget, slicer_stand_in):
+    from MedGSLib.scene import volumes
+
+    scene = slicer_stand_in.scene
+    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    slicer_stand_in.app.selection.SetActiveVolumeID(labels.GetID())
+    widget.initializeParameterNode()
+    assert widget._parameterNode.inputVolume is None
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CTA")
+    volumes.setVoxels(volume, np.zeros(SHAPE[::-1], np.int16), MATRIX)
+    scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "of another volume")
+    drawn = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "of this volume")
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    widget.initializeParameterNode()
+    assert widget._parameterNode.inputVolume is volume and widget._parameterNode.segmentation is drawn
+
+
+def test_inputs_cannot_be_outputs(ready, case):
+    ready.ui.outputVolumeSelector.setCurrentNode(case.volume)
+    assert "The output volume is the input" in ready.ui.reconstructButton.toolTip and not ready.ui.reconstructButton.enabled
+    ready.ui.makeVolumeCheckBox.checked = False
+    assert ready.ui.reconstructButton.enabled
+    ready.ui.outputSegmentationSelector.setCurrentNode(case.segmentation)
+    assert "The output segmentation is the input" in ready.ui.reconstructButton.toolTip
+
+
+def test_new_region_begins_as_the_whole_volume(ready, case):
+    from MedGSLib.scene import volumes
+
+    roi = case.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "ROI")
+    ready.ui.roiSelector.setCurrentNode(roi)
+    assert "'ROI' covers fewer than two voxels" in ready.ui.reconstructButton.toolTip
+    ready.ui.roiSelector.nodeAddedByUser(roi)
+    assert volumes.roiCrop(roi, case.volume) == volumes.Crop((0, 0, 0), SHAPE)
+
+
+def test_end_of_a_job_is_told_in_the_status_bar(ready, slicer_stand_in):
+    ready.onReconstruct()
+    ready.exit()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    assert slicer_stand_in.statuses[-1].startswith("MedGS: Done in")

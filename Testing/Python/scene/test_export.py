@@ -14,6 +14,7 @@ from MedGSLib.errors import InputError, MedGSError  # noqa: E402
 from MedGSLib.scene import export, frames, segments, volumes  # noqa: E402
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext  # noqa: E402
 from MedGSLib.scene.export import SceneInput, missingInputs, sceneToJob  # noqa: E402
+from MedGSLib.scene.maker import inputVolume  # noqa: E402
 
 SHAPE = (30, 28, 9)
 
@@ -168,10 +169,42 @@ def test_bending_transform_is_refused_or_hardened_on_a_copy(tmp_path, scene, mak
 def test_missing_inputs_are_all_listed(case):
     assert missingInputs(SceneInput(None), {}) == [
         "Choose an input volume.",
-        "Choose at least one segment, or switch the mode to 'image'.",
+        "Choose at least one segment, or 'Image only' under Advanced.",
     ]
     assert missingInputs(SceneInput(case[0]), {"mode": "image"}) == []
     assert missingInputs(SceneInput(case[0], case[1]), {}) == []
+
+
+def test_unusable_volumes_and_regions_are_complained_of_before_a_job_is_made(scene, make, case, ijk_to_ras):
+    empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")
+    assert missingInputs(SceneInput(empty), {"mode": "image"}) == ["The volume 'Nothing' holds no voxels."]
+    flat = make.volume(np.zeros((1, 5, 6), np.int16), ijk_to_ras)
+    assert "single slice" in missingInputs(SceneInput(flat), {"mode": "image"})[0]
+    assert "at least 2" in missingInputs(SceneInput(flat), {"mode": "image", "axis": "k"})[0]
+    flat.GetImageData().AllocateScalars(3, 3)
+    assert "one value a voxel" in missingInputs(SceneInput(flat), {"mode": "image"})[0]
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "ROI")
+    assert "'ROI' covers fewer" in missingInputs(SceneInput(case[0], case[1], roiNode=roi), {})[0]
+    volumes.fitRegion(roi, case[0])
+    assert missingInputs(SceneInput(case[0], case[1], roiNode=roi), {}) == []
+    assert volumes.roiCrop(roi, case[0]) == volumes.Crop((0, 0, 0), SHAPE)
+
+
+def test_segment_outside_the_region_is_refused_by_name(tmp_path, scene, case, ijk_to_ras):
+    volume, segmentation, *_ = case
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Corner")
+    roi.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    roi.SetCenter(*geometry.transform_points(ijk_to_ras, np.array([1.0, 1.0, 1.0])))
+    roi.SetSize(8.0, 8.0, 8.0)
+    with pytest.raises(InputError, match="'aorta' is empty inside 'Corner'"):
+        sceneToJob(tmp_path, SceneInput(volume, segmentation, roiNode=roi))
+
+
+def test_hardened_job_remembers_the_user_s_volume(tmp_path, scene, make):
+    volume = make.volume(np.full(SHAPE[::-1], 7, np.int16), np.diag([2.0, 2.0, 5.0, 1.0]), parent=make.bending())
+    folder = sceneToJob(tmp_path, SceneInput(volume, hardenNonLinear=True), {"mode": "image"})
+    context = SceneContext.fromDict(folder.read_request().provenance[CONTEXT_KEY])
+    assert inputVolume(scene, context) is volume and context.volumeIjkToRas is None
 
 
 def test_empty_segment_is_refused_by_name(tmp_path, case):

@@ -325,3 +325,59 @@ def test_job_from_the_command_line_can_be_imported(scene, job):
     made = resultToScene(scene, folder)
     assert made.models[0].GetParentTransformNode() is None
     assert made.segmentation.GetSegmentation().GetNthSegment(0).GetName() == "aorta"
+
+
+def test_looking_for_names_keeps_no_node_in_memory(scene, make):
+    from MedGSLib.scene.context import nodeByHint
+    from MedGSLib.scene.maker import NodeMaker
+
+    node = make.volume(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    before = node.GetReferenceCount()
+    assert nodeByHint(scene, "", "CTA", "vtkMRMLScalarVolumeNode") is node
+    assert nodeByHint(scene, "", "absent", "vtkMRMLScalarVolumeNode") is None
+    assert NodeMaker(scene).new("vtkMRMLScalarVolumeNode", "CTA").GetName() == "CTA_1"
+    assert node.GetReferenceCount() == before
+
+
+def test_result_is_not_filed_with_another_patient_whose_volume_has_the_same_name(scene, make, job, ijk_to_ras):
+    _volume, _segmentation, folder = job
+    scene.Clear(False)
+    other = make.volume(np.zeros(SHAPE[::-1], np.int16), geometry.shifted_origin(ijk_to_ras, (0, 0, 2)))
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Another patient")
+    hierarchy.CreateItem(patient, other)
+    made = resultToScene(scene, folder)
+    assert made.volume.GetParentTransformNode().GetName() == "Registration"
+    assert hierarchy.GetItemByDataNode(made.volume) == 0
+
+
+def test_the_input_is_never_the_place_for_an_output(scene, job):
+    volume, segmentation, folder = job
+    choice = OutputChoice(volumeNode=volume, segmentationNode=segmentation)
+    made = resultToScene(scene, folder, choice)
+    assert made.volume is not volume and made.segmentation is not segmentation
+    assert volume.GetImageData().GetDimensions() == SHAPE
+
+
+def test_surfaces_are_shown_and_hidden_in_3d_only(scene, job):
+    made = resultToScene(scene, job[2], OutputChoice(show3D=False))
+    assert not nodes.isShownIn3D(made)
+    nodes.showIn3D(made, True)
+    display = made.models[0].GetDisplayNode()
+    assert nodes.isShownIn3D(made) and display.GetVisibility() and not made.segmentation.GetDisplayNode().GetVisibility3D()
+    nodes.showIn3D(made, False)
+    assert display.GetVisibility() and not display.GetVisibility3D()
+    alone = resultToScene(scene, job[2], OutputChoice(model=False, show3D=False))
+    nodes.showIn3D(alone, True)
+    assert alone.segmentation.GetDisplayNode().GetVisibility3D()
+    scene.RemoveNode(alone.segmentation)
+    nodes.showIn3D(alone, True)
+    assert not nodes.isShownIn3D(alone)
+
+
+def test_what_is_not_wanted_is_not_read(scene, job, monkeypatch):
+    read = []
+    original = volumes.readNrrd
+    monkeypatch.setattr(volumes, "readNrrd", lambda path: read.append(path.name) or original(path))
+    resultToScene(scene, job[2], OutputChoice(volume=False))
+    assert read == ["segmentation.nrrd"]

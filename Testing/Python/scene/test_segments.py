@@ -10,6 +10,7 @@ slicer = pytest.importorskip("slicer")
 from MedGSLib import geometry  # noqa: E402
 from MedGSLib.errors import InputError  # noqa: E402
 from MedGSLib.scene import frames, segments  # noqa: E402
+from MedGSLib.scene.volumes import Crop  # noqa: E402
 
 SHAPE = (40, 36, 12)
 
@@ -128,6 +129,33 @@ def test_properties_survive(make, ijk_to_ras):
 def test_labelmap_only_without_overlap():
     first, second = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
     first[:, :1], second[:, 1:] = 1, 1
-    assert segments.labelmapOf([first, second])[0].tolist() == [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
+    whole = Crop.whole(first.shape)
+    blocks = [segments.SegmentBlock(first, whole), segments.SegmentBlock(second, whole)]
+    assert segments.labelmapOf(blocks, first.shape)[0].tolist() == [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
+    small = segments.SegmentBlock(np.ones((2, 1, 2), np.uint8), Crop((1, 2, 0), (3, 3, 2)))
+    assert segments.labelmapOf([blocks[0], small], first.shape)[0].tolist() == [[1, 1, 1], [0, 0, 0], [0, 2, 2]]
     first[:, :2] = 1
-    assert segments.labelmapOf([first, second]) is None
+    assert segments.labelmapOf(blocks, first.shape) is None
+    layers = segments.layersOf([blocks[0], small], first.shape)
+    assert layers[0, :, :, 0].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+    assert layers[0, :, :, 1].tolist() == [[0, 0, 0], [0, 0, 0], [0, 2, 2]]
+
+
+def test_only_the_voxels_around_a_segment_are_looked_at(make, ball, volume, ijk_to_ras, center):
+    mask = ball(ijk_to_ras, SHAPE, center, 6.0)
+    node = make.segmentation({"small": mask}, ijk_to_ras)
+    block = segments.segmentBlock(node, ids(node)[0], volume)
+    filled = np.argwhere(mask)
+    size = np.ptp(filled, axis=0) + 1
+    assert all(n <= wanted + 4 for n, wanted in zip(block.array.shape, size)) and block.array.sum() == mask.sum()
+    part = block.within(Crop((10, 10, 4), (20, 30, 9)))
+    expected = np.zeros((5, 20, 10), np.uint8)
+    expected[part.crop.slices] = part.array
+    np.testing.assert_array_equal(expected, mask[4:9, 10:30, 10:20])
+    assert block.within(Crop((0, 0, 0), (2, 2, 2))).array.size == 0
+
+
+def test_segment_outside_the_volume_is_empty(make, volume, ijk_to_ras):
+    node = make.segmentation({"far": np.ones((2, 2, 2), np.uint8)}, geometry.shifted_origin(ijk_to_ras, (500, 0, 0)))
+    assert segments.segmentBlock(node, ids(node)[0], volume).array.size == 0
+    assert segments.segmentArray(node, ids(node)[0], volume).sum() == 0

@@ -26,6 +26,18 @@ def test_file_round_trip_keeps_voxels_and_geometry(tmp_path, voxels, ijk_to_ras)
     assert b"left-posterior-superior" in header
 
 
+@pytest.mark.parametrize("kind, written", [("int64", "int32"), ("uint64", "int32"), ("int8", "int16"), ("uint32", "uint32")])
+def test_every_type_of_voxels_can_be_written(tmp_path, kind, written):
+    array = np.arange(60).reshape(3, 4, 5).astype(kind)
+    volumes.writeNrrd(tmp_path / "image.nrrd", array, np.eye(4))
+    read, _matrix = volumes.readNrrd(tmp_path / "image.nrrd")
+    np.testing.assert_array_equal(read, array)
+    assert read.dtype == written
+    array[0, 0, 0] = np.iinfo(kind).max
+    volumes.writeNrrd(tmp_path / "large.nrrd", array, np.eye(4))
+    assert volumes.readNrrd(tmp_path / "large.nrrd")[0].max() == float(array.max())
+
+
 def test_unwritable_and_unreadable_files_say_which(tmp_path, voxels):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="image.nrrd"):
