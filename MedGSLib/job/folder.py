@@ -178,13 +178,16 @@ class JobFolder:
     def delete(self) -> None:
         """Remove the folder with everything in it.
 
-        :raises InputError: if it is no job folder, or its worker still runs.
+        :raises InputError: if it is no job folder, its worker still runs, or parts of it cannot be removed.
         """
         if not self.request_file.is_file():
             raise InputError(f"{self.path} is not a job folder and was left alone.")
         if self.state() is FolderState.RUNNING:
             raise InputError(f"The job in {self.path} is still running; cancel it first.")
-        shutil.rmtree(self.path)
+        try:
+            shutil.rmtree(self.path)
+        except OSError as error:
+            raise InputError(f"{error.filename or self.path} cannot be removed; close what uses it and try again.") from error
 
 
 def list_jobs(root: Path) -> List[JobFolder]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 import qt
 import slicer
@@ -13,6 +13,7 @@ from MedGSLib.errors import InputError, MedGSError
 from MedGSLib.job.launch import WorkerCommand
 from MedGSLib.panel import wording
 from MedGSLib.panel.comparing import ComparableJob, ComparisonRun, comparableJobs
+from MedGSLib.panel.session import KnownJob, knownJobs
 from MedGSLib.scene.comparison import ComparisonNodes, overlay
 
 RESULT_COLUMN, DATE_COLUMN, BASELINE_COLUMN = 0, 1, 2
@@ -24,6 +25,7 @@ class CompareBox:
     :param root: the folder of all jobs.
     :param command: how a worker is started; raises where there is none.
     :param registration: gives the registration that the user chose.
+    :param mayTurnViews: whether the views may show a result, which those of another module may not.
     :param say: shows a sentence to the user.
     :param started: called when there is something to poll.
     """
@@ -34,6 +36,7 @@ class CompareBox:
         root: Path,
         command: Callable[[], WorkerCommand],
         registration: Callable[[], str],
+        mayTurnViews: Callable[[], bool],
         say: Callable[[str], None],
         started: Callable[[], None],
     ) -> None:
@@ -41,12 +44,13 @@ class CompareBox:
         self._root = root
         self._command = command
         self._registration = registration
+        self._mayTurnViews = mayTurnViews
         self._say = say
         self._started = started
         self._jobs: List[ComparableJob] = []
         self._run: Optional[ComparisonRun] = None
         self._nodes: Optional[ComparisonNodes] = None
-        ui.timePointsTable.setHorizontalHeaderLabels(["Result", "Date", "Baseline"])
+        ui.timePointsTable.setHorizontalHeaderLabels([_("Result"), _("Date"), _("Baseline")])
         ui.compareButton.connect("clicked(bool)", self.onCompare)
         ui.jumpButton.connect("clicked(bool)", self.onJump)
         self.refresh()
@@ -56,17 +60,17 @@ class CompareBox:
         """Whether a comparison runs."""
         return self._run is not None
 
-    def refresh(self) -> None:
-        """Read the finished jobs anew; ticks and dates of those that stay are kept."""
+    def refresh(self, known: Optional[Sequence[KnownJob]] = None) -> None:
+        """Show the finished ones of these jobs, or read the job folders anew; ticks and dates of those that stay are kept."""
         before = {job.folder: self._row(row) for row, job in enumerate(self._jobs)}
-        self._jobs = comparableJobs(self._root)
+        self._jobs = comparableJobs(knownJobs(self._root) if known is None else known)
         table = self._ui.timePointsTable
         table.setRowCount(len(self._jobs))
         for row, job in enumerate(self._jobs):
             isTicked, date, isBaseline = before.get(job.folder, (False, job.date, False))
             tick = qt.QCheckBox(f"{job.context.outputName} ({job.folder.path.name[-4:]})")
             if not job.context.segments:
-                tick.toolTip = "No segment was drawn here: that of the baseline is carried over to it, to find growth, not to measure it."
+                tick.toolTip = _("No segment was drawn here: that of the baseline is carried over, to find growth, not to measure it.")
             tick.checked = isTicked
             tick.connect("toggled(bool)", self.onTicked)
             line = qt.QLineEdit(date)
@@ -74,7 +78,7 @@ class CompareBox:
             table.setCellWidget(row, RESULT_COLUMN, tick)
             table.setCellWidget(row, DATE_COLUMN, line)
             baseline = qt.QCheckBox("")
-            baseline.toolTip = "Compare the others with this one; without a choice the earliest date is the baseline."
+            baseline.toolTip = _("Compare the others with this one; without a choice the earliest date is the baseline.")
             baseline.checked = isBaseline
             table.setCellWidget(row, BASELINE_COLUMN, baseline)
         table.resizeColumnsToContents()
@@ -83,10 +87,10 @@ class CompareBox:
     def onTicked(self, _checked: bool = False) -> None:
         """Compare needs two results."""
         ticked = [row for row in range(len(self._jobs)) if self._row(row)[0]]
-        self._ui.compareButton.text = "Cancel" if self.isBusy else "Compare"
+        self._ui.compareButton.text = _("Cancel") if self.isBusy else _("Compare")
         self._ui.compareButton.enabled = self.isBusy or len(ticked) >= 2
-        hint = "Compare the ticked results in the background with the chosen baseline, else with the earliest date."
-        self._ui.compareButton.toolTip = hint if self._ui.compareButton.enabled else "Tick at least two results of one patient."
+        hint = _("Compare the ticked results in the background with the chosen baseline, else with the earliest date.")
+        self._ui.compareButton.toolTip = hint if self._ui.compareButton.enabled else _("Tick at least two results of one patient.")
         self._ui.jumpButton.enabled = self._nodes is not None and self._nodes.growthPoint is not None
 
     def onCompare(self, _checked: bool = False) -> None:
@@ -153,11 +157,13 @@ class CompareBox:
         self._run = None
         try:
             if run.isDone:
-                self._nodes = run.importInto(slicer.mrmlScene)
+                with slicer.util.RenderBlocker():
+                    self._nodes = run.importInto(slicer.mrmlScene)
                 self._ui.compareLabel.text = "\n".join(self._nodes.sentences)
-                showSideBySide(self._nodes)
+                if self._mayTurnViews():
+                    showSideBySide(self._nodes)
             else:
-                self._say(run.failure or "The comparison ended without a result.")
+                self._say(run.failure or _("The comparison ended without a result."))
                 self._ui.compareLabel.text = run.failure
         except MedGSError as error:
             self._say(str(error))
@@ -179,3 +185,4 @@ def showSideBySide(nodes: ComparisonNodes) -> None:
             model.GetDisplayNode().AddViewNodeID(view.GetID())
     for model in nodes.baseline:
         overlay(model, views[1].GetID())
+    slicer.util.resetThreeDViews()

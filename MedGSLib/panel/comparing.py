@@ -15,7 +15,7 @@ from MedGSLib.job.events import EventReader, JobEvent
 from MedGSLib.job.failures import explain_exit
 from MedGSLib.job.folder import FolderState, JobFolder
 from MedGSLib.job.launch import WorkerCommand
-from MedGSLib.panel.session import knownJobs
+from MedGSLib.panel.session import KnownJob
 from MedGSLib.scene.comparison import ComparisonNodes, comparisonToScene
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext
 
@@ -42,17 +42,17 @@ class ComparableJob:
         return f"{name}/{self.folder.output.name}" + (f",{name}/image.nrrd" if isRegular else "")
 
 
-def comparableJobs(root: Path) -> List[ComparableJob]:
-    """The finished jobs under ``root``, the oldest date first."""
+def comparableJobs(known: Sequence[KnownJob]) -> List[ComparableJob]:
+    """The finished jobs, the oldest date first."""
     found = []
-    for folder, _text in knownJobs(root):
-        if folder.state() is not FolderState.FINISHED:
+    for job in known:
+        if job.state is not FolderState.FINISHED or job.request is None:
             continue
         try:
-            context = SceneContext.fromDict(folder.read_request().provenance[CONTEXT_KEY])
+            context = SceneContext.fromDict(job.request.provenance[CONTEXT_KEY])
         except (MedGSError, KeyError):
             continue
-        found.append(ComparableJob(folder, context, isoDate(context.studyDate)))
+        found.append(ComparableJob(job.folder, context, isoDate(context.studyDate)))
     return sorted(found, key=lambda job: (job.date, job.folder.path.name))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 import qt
+import slicer
+from slicer.i18n import tr as _
 
-from MedGSLib.errors import MedGSError
+from MedGSLib.errors import InputError, MedGSError
 from MedGSLib.job.folder import FolderState, JobFolder
-from MedGSLib.panel.session import canResume, knownJobs
+from MedGSLib.panel.session import RESUMABLE, KnownJob, knownJobs
 
 
 class JobsBox:
@@ -18,6 +20,7 @@ class JobsBox:
     :param root: the folder that holds the job folders.
     :param importJob: called with the folder of a job to import.
     :param resumeJob: called with the folder of a job to go on with.
+    :param isFollowed: whether a job runs or waits.
     :param say: shows a sentence to the user.
     """
 
@@ -27,14 +30,16 @@ class JobsBox:
         root: Path,
         importJob: Callable[[JobFolder], None],
         resumeJob: Callable[[JobFolder], None],
+        isFollowed: Callable[[JobFolder], bool],
         say: Callable[[str], None],
     ) -> None:
         self._ui = ui
         self._root = root
         self._importJob = importJob
         self._resumeJob = resumeJob
+        self._isFollowed = isFollowed
         self._say = say
-        self._folders: List[JobFolder] = []
+        self._jobs: List[KnownJob] = []
         ui.jobsComboBox.connect("currentIndexChanged(int)", self.onSelected)
         ui.importJobButton.connect("clicked(bool)", lambda _checked: self._withSelected(self._importJob))
         ui.resumeJobButton.connect("clicked(bool)", lambda _checked: self._withSelected(self._resumeJob))
@@ -45,19 +50,19 @@ class JobsBox:
     def selected(self) -> Optional[JobFolder]:
         """The job folder that is picked in the list."""
         index = self._ui.jobsComboBox.currentIndex
-        return self._folders[index] if 0 <= index < len(self._folders) else None
+        return self._jobs[index].folder if 0 <= index < len(self._jobs) else None
 
-    def refresh(self) -> None:
-        """Read the job folders anew, and keep the one that is picked."""
+    def refresh(self, known: Optional[Sequence[KnownJob]] = None) -> None:
+        """Show these jobs, or read the job folders anew, and keep the one that is picked."""
         before = self.selected
-        jobs = knownJobs(self._root)
-        self._folders = [folder for folder, _text in jobs]
+        self._jobs = list(knownJobs(self._root) if known is None else known)
+        folders = [job.folder for job in self._jobs]
         combo = self._ui.jobsComboBox
         wasBlocked = combo.blockSignals(True)
         combo.clear()
-        for _folder, text in jobs:
-            combo.addItem(text)
-        combo.currentIndex = self._folders.index(before) if before in self._folders else min(0, len(jobs) - 1)
+        for job in self._jobs:
+            combo.addItem(job.text)
+        combo.currentIndex = folders.index(before) if before in folders else min(0, len(folders) - 1)
         combo.blockSignals(wasBlocked)
         self.onSelected()
 
@@ -65,10 +70,11 @@ class JobsBox:
         """Enable what can be done with the picked job."""
         folder = self.selected
         state = None if folder is None else folder.state()
+        isFree = folder is not None and not self._isFollowed(folder)
         self._ui.importJobButton.enabled = state is FolderState.FINISHED
-        self._ui.resumeJobButton.enabled = folder is not None and (state is FolderState.RUNNING or canResume(folder))
+        self._ui.resumeJobButton.enabled = isFree and (state is FolderState.RUNNING or state in RESUMABLE)
         self._ui.openJobButton.enabled = folder is not None
-        self._ui.deleteJobButton.enabled = state not in (None, FolderState.RUNNING)
+        self._ui.deleteJobButton.enabled = isFree and state is not FolderState.RUNNING
 
     def _withSelected(self, action: Callable[[JobFolder], None]) -> None:
         folder = self.selected
@@ -81,7 +87,13 @@ class JobsBox:
         self.refresh()
 
     def _delete(self, folder: JobFolder) -> None:
-        folder.delete()
+        """Delete a job folder, after a question."""
+        if self._isFollowed(folder):
+            raise InputError("The job runs or waits; cancel it first.")
+        megabytes = sum(path.stat().st_size for path in folder.path.rglob("*") if path.is_file()) / 1e6
+        question = _("Delete {folder} ({size} MB)? Nodes in the scene stay.").format(folder=folder.path, size=f"{megabytes:.0f}")
+        if slicer.util.confirmOkCancelDisplay(question, "MedGS"):
+            folder.delete()
 
 
 def openFolder(folder: JobFolder) -> None:

@@ -22,7 +22,7 @@ from MedGSLib.panel.links import WidgetLinks
 from MedGSLib.panel.logic import PanelLogic
 from MedGSLib.panel.progressview import ProgressView
 from MedGSLib.panel.resultbox import ResultBox, center3DViews
-from MedGSLib.panel.session import isFinished
+from MedGSLib.panel.session import isFinished, knownJobs
 from MedGSLib.scene.export import missingInputs
 from MedGSLib.scene.nodes import isShownIn3D
 from MedGSLib.scene.volumes import fitRegion
@@ -55,11 +55,19 @@ class Panel(VTKObservationMixin):
         self.environment = EnvironmentBox(
             self.ui, self.progress.log, self.onEnvironmentChanged, lambda: self.logic.session.isBusy or self.comparison.isBusy
         )
-        self.jobs = JobsBox(self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.progress.say)
+        self.jobs = JobsBox(
+            self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.logic.session.isFollowed, self.progress.say
+        )
         self.results = ResultBox(self.ui)
         self.links = WidgetLinks(self.ui, lambda: self._parameterNode)
         self.comparison = CompareBox(
-            self.ui, self.logic.jobsFolder, self.environment.command, self._registration, self.progress.say, self._startTimer
+            self.ui,
+            self.logic.jobsFolder,
+            self.environment.command,
+            self._registration,
+            lambda: self._isEntered,
+            self.progress.say,
+            self._startTimer,
         )
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_INTERVAL_MS)
@@ -280,8 +288,9 @@ class Panel(VTKObservationMixin):
 
     def refreshJobs(self) -> None:
         """Show the jobs that are on this computer now."""
-        self.jobs.refresh()
-        self.comparison.refresh()
+        known = knownJobs(self.logic.jobsFolder)
+        self.jobs.refresh(known)
+        self.comparison.refresh(known)
 
     def _registration(self) -> str:
         return parameters.REGISTRATIONS[0] if self._parameterNode is None else self._parameterNode.registration

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, Optional, Tuple
 
 import qt
 import slicer
 
+from MedGSLib.errors import MedGSError
+from MedGSLib.job.detached import tail
+from MedGSLib.job.folder import JobFolder
 from MedGSLib.panel import wording
 from MedGSLib.panel.session import PanelSession
 
 PREVIEW_WIDTH = 320
+CONSOLE_PART = 4000
+"""Bytes of the worker's console that go into a problem report."""
 
 
 class ProgressView:
@@ -19,6 +26,7 @@ class ProgressView:
     def __init__(self, ui: Any, session: PanelSession) -> None:
         self._ui = ui
         self._session = session
+        self._previewed: Optional[Tuple[Path, float]] = None
         self.update()
 
     def update(self) -> None:
@@ -43,17 +51,30 @@ class ProgressView:
             self._ui.logTextEdit.appendPlainText(line)
 
     def copyReport(self) -> None:
-        """Put what a problem report needs on the clipboard: versions, environment, state and log."""
-        ui = self._ui
+        """Put what a problem report needs on the clipboard: versions, environment, state, parameters, and the ends of the logs."""
+        ui, job = self._ui, self._session.current
         lines = [f"Slicer {slicer.app.applicationVersion}, {slicer.app.platform}", ui.environmentLabel.text, ui.statusLabel.text]
+        if job is not None:
+            lines += [self._parameters(job.folder), tail(job.folder.console_file, CONSOLE_PART)]
         slicer.app.clipboard().setText("\n".join([*lines, ui.logTextEdit.plainText]))
 
+    @staticmethod
+    def _parameters(folder: JobFolder) -> str:
+        try:
+            return json.dumps(dict(folder.read_request().parameters), sort_keys=True)
+        except MedGSError as error:
+            return str(error)
+
     def _updatePreview(self) -> None:
-        session = self._session
+        session, label = self._session, self._ui.previewLabel
         if not session.isBusy or session.preview is None:
-            self._ui.previewLabel.visible = False
+            label.visible, self._previewed = False, None
             return
-        pixmap = qt.QPixmap(str(session.preview))
-        if not pixmap.isNull():  # it may be half-written
-            self._ui.previewLabel.setPixmap(pixmap.scaledToWidth(PREVIEW_WIDTH))
-            self._ui.previewLabel.visible = True
+        try:
+            state = (session.preview, session.preview.stat().st_mtime)
+        except OSError:
+            return
+        pixmap = None if state == self._previewed else qt.QPixmap(str(session.preview))
+        if pixmap is not None and not pixmap.isNull():  # it may be half-written
+            label.setPixmap(pixmap.scaledToWidth(PREVIEW_WIDTH))
+            label.visible, self._previewed = True, state

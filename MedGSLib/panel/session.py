@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import filecmp
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 import slicer
 
-from MedGSLib.errors import MedGSError
+from MedGSLib.errors import InputError, MedGSError
 from MedGSLib.job.events import JobEvent
 from MedGSLib.job.folder import FolderState, JobFolder, list_jobs
 from MedGSLib.job.launch import WorkerCommand
@@ -90,6 +91,8 @@ class PanelSession:
 
         :raises InputError: if the job is already followed, or runs while another one does.
         """
+        if self.isFollowed(folder):
+            raise InputError("The job is already in the queue.")
         job = JobController(folder, command)
         if folder.state() is FolderState.RUNNING:
             job.attach()
@@ -99,6 +102,10 @@ class PanelSession:
         if self.current is None or not self.current.state.is_active:
             self._show(job)
         return job
+
+    def isFollowed(self, folder: JobFolder) -> bool:
+        """Whether a job runs or waits in this application."""
+        return any(job.folder.path == folder.path for job in self._watched)
 
     def poll(self) -> SessionNews:
         """Look at the jobs; call it a few times a second."""
@@ -143,7 +150,7 @@ def _continued(root: Path, folder: JobFolder) -> JobFolder:
     """The stopped job that does the same work as a new one, with the new one's wishes; else the new one."""
     request = folder.read_request()
     for other in reversed(list_jobs(root)):
-        if other.path != folder.path and other.has_checkpoint() and canResume(other) and _isSameWork(other, folder, request):
+        if other.path != folder.path and other.has_checkpoint() and other.state() in RESUMABLE and _isSameWork(other, folder, request):
             other.write_request(request)
             folder.delete()
             return other
@@ -196,21 +203,40 @@ def importJob(
     return resultToScene(scene, folder.path, choice or choiceOf(scene, folder), verified)
 
 
-def knownJobs(root: Path) -> List[Tuple[JobFolder, str]]:
-    """The job folders of this computer, the newest first, each with its title and state in words."""
-    jobs = []
-    for folder in reversed(list_jobs(root)):
-        try:
-            title = folder.read_request().title or folder.path.name
-        except MedGSError:
-            title = folder.path.name
-        jobs.append((folder, f"{title}: {folder.state().value}"))
-    return jobs
+@dataclass(frozen=True)
+class KnownJob:
+    """A job folder of this computer as it was when it was looked at; ``request`` is None where it cannot be read."""
+
+    folder: JobFolder
+    state: FolderState
+    request: Optional[JobRequest]
+
+    @property
+    def title(self) -> str:
+        """What the job was made of."""
+        return (self.request.title if self.request is not None else "") or self.folder.path.name
+
+    @property
+    def text(self) -> str:
+        """The job as an entry of a list: its title, when it was asked for, and what became of it."""
+        asked = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.folder.request_file.stat().st_mtime))
+        return f"{self.title}, {asked}: {self.state.value}"
 
 
-def canResume(folder: JobFolder) -> bool:
-    """Whether a job stopped before its end."""
-    return folder.state() in (FolderState.NEW, FolderState.FAILED, FolderState.CANCELLED, FolderState.INTERRUPTED)
+def knownJobs(root: Path) -> List[KnownJob]:
+    """The job folders of this computer, the newest first."""
+    return [KnownJob(folder, folder.state(), _requestOf(folder)) for folder in reversed(list_jobs(root))]
+
+
+def _requestOf(folder: JobFolder) -> Optional[JobRequest]:
+    try:
+        return folder.read_request()
+    except MedGSError:
+        return None
+
+
+RESUMABLE = (FolderState.NEW, FolderState.FAILED, FolderState.CANCELLED, FolderState.INTERRUPTED)
+"""States of jobs that stopped before their end."""
 
 
 def isFinished(job: JobController) -> bool:

@@ -41,7 +41,7 @@ class MedGSSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         node = slicer.mrmlScene.GetNodeByID(self.getParameterNode().GetParameter("Segmentation"))
         text = None if node is None else node.GetAttribute(MEASURES_ATTRIBUTE)
         measured = json.loads(text).get(segmentID, {}) if text else {}
-        return {key: measured[key] for key in self.getRequestedKeys() if isinstance(measured.get(key), (int, float))}
+        return {key: float(measured[key]) for key in self.getRequestedKeys() if isinstance(measured.get(key), (int, float))}
 
     def getMeasurementInfo(self, key: str) -> Optional[Dict[str, Any]]:
         """Name, description, unit and DICOM codes of a measure."""

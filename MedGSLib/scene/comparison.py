@@ -137,6 +137,8 @@ class _ComparisonImporter:
             self._growthModel(mesh, f"{self._names[index]} {name} aligned", name, colors)
             for (name, index), mesh in self._surfaces.followups.items()
         )
+        if followups:
+            self._legend(followups[0])
         point = self._growthPoint()
         for node in (*transforms, *baseline, *followups, *(() if point is None else (point,))):
             node.SetAndObserveTransformNodeID(parentId)
@@ -174,10 +176,13 @@ class _ComparisonImporter:
         display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseManualScalarRange)
         display.SetScalarRange(-self._surfaces.reach, self._surfaces.reach)
         display.SetScalarVisibility(True)
-        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+        return node
+
+    def _legend(self, model: slicer.vtkMRMLModelNode) -> None:
+        """One for all growth maps, as they share colours and range, and several would lie over each other."""
+        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(model)
         if legend is not None:
             legend.SetTitleText(GROWTH_ARRAY)
-        return node
 
     def _colors(self) -> slicer.vtkMRMLColorTableNode:
         node = self._maker.new("vtkMRMLColorTableNode", "MedGS growth")

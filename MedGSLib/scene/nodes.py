@@ -217,7 +217,8 @@ class _Importer:
     def _label(self, node: slicer.vtkMRMLNode) -> None:
         """Say on the node itself that it was computed, from what, and which slices were measured."""
         loaded, acquired = self._loaded, self._loaded.acquired
-        node.SetDescription(f"Made by MedGS from '{self._context.volumeName}'. {acquired.sentence}")
+        remarks = [str(remark) for remark in loaded.report.get("remarks") or ()]
+        node.SetDescription(" ".join([f"Made by MedGS from '{self._context.volumeName}'.", acquired.sentence, *remarks]))
         node.SetAttribute(PROVENANCE_ATTRIBUTE, provenanceText(loaded))
         node.SetAttribute(INTERPOLATED_ATTRIBUTE, str(int(len(acquired.indices) < acquired.count)))
         node.SetAttribute(AXIS_ATTRIBUTE, "ijk"[acquired.axis])

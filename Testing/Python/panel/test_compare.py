@@ -126,8 +126,9 @@ def test_a_date_without_a_segment_is_listed_but_no_baseline(widget, dates):
 
     from MedGSLib.errors import InputError
     from MedGSLib.panel.comparing import ComparisonRun, comparableJobs
+    from MedGSLib.panel.session import knownJobs
 
-    jobs = comparableJobs(dates.folders[0].path.parent)
+    jobs = comparableJobs(knownJobs(dates.folders[0].path.parent))
     bare = replace(jobs[0], context=replace(jobs[0].context, segments=()))
     root, command = dates.folders[0].path.parent, widget.comparison._command()
     with pytest.raises(InputError, match="cannot be the baseline"):
@@ -141,9 +142,19 @@ def test_irregular_stacks_go_without_their_image(dates):
 
     from MedGSLib.job.request import JobGeometry
     from MedGSLib.panel.comparing import comparableJobs
+    from MedGSLib.panel.session import knownJobs
 
     folder = dates.folders[0]
     request = folder.read_request()
-    assert ",".join(job.arguments for job in comparableJobs(folder.path.parent)).count("image.nrrd") == 2
+    assert ",".join(job.arguments for job in comparableJobs(knownJobs(folder.path.parent))).count("image.nrrd") == 2
     folder.write_request(replace(request, geometry=JobGeometry.from_matrix(MATRIX, np.arange(12) * 3.0 + (np.arange(12) > 5))))
-    assert ",".join(job.arguments for job in comparableJobs(folder.path.parent)).count("image.nrrd") == 1
+    assert ",".join(job.arguments for job in comparableJobs(knownJobs(folder.path.parent))).count("image.nrrd") == 1
+
+
+def test_closing_the_scene_stops_a_comparison_of_its_patient(widget, dates):
+    tick(widget)
+    widget.ui.compareButton.click()
+    process = widget.comparison._run._process
+    dates.scene.Clear(False)
+    assert not process.is_alive() and not widget.comparison.isBusy
+    assert "scene was closed" in widget.ui.compareLabel.text and widget.ui.compareButton.text == "Compare"

@@ -389,10 +389,16 @@ def test_measures_stand_in_segment_statistics(ready, case):
     assert plugin.getMeasurementInfo("volume_cm3")["units"] == "cm3" and plugin.getMeasurementInfo("x") is None
 
 
-def test_report_for_the_clipboard(ready, slicer_stand_in):
+def test_report_for_the_clipboard(ready, slicer_stand_in, use):
     ready.progress.log("a line of the log")
     ready.progress.copyReport()
     assert slicer_stand_in.app.clip.text.startswith("Slicer 5.12.3") and "a line of the log" in slicer_stand_in.app.clip.text
+    use("fail")
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    ready.progress.copyReport()
+    assert '"preset": "fast"' in slicer_stand_in.app.clip.text and "ran out of memory" in slicer_stand_in.app.clip.text
+    assert '"stage":"fit"' in slicer_stand_in.app.clip.text, "what the worker printed"
 
 
 def test_missing_environment_is_said_in_the_tooltip(widget, case, monkeypatch):
@@ -617,3 +623,31 @@ def test_end_of_a_job_is_told_in_the_status_bar(ready, slicer_stand_in):
     ready.exit()
     run(ready, lambda: not ready.logic.session.isBusy)
     assert slicer_stand_in.statuses[-1].startswith("MedGS: Done in")
+
+
+def test_jobs_are_listed_with_their_time_and_deleted_after_a_question(ready, slicer_stand_in, monkeypatch):
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    folder = ready.jobs.selected.path
+    assert time.strftime("CTA_aorta_MedGS, %Y-%m-%d") in ready.ui.jobsComboBox.currentText
+    ready.ui.deleteJobButton.click()
+    assert slicer_stand_in.dialogs and "MB" in slicer_stand_in.dialogs[0] and folder.is_dir()
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_: True)
+    ready.ui.deleteJobButton.click()
+    assert not folder.exists() and ready.ui.jobsComboBox.count == 0 and not ready.ui.deleteJobButton.enabled
+
+
+def test_a_waiting_job_is_neither_deleted_nor_queued_again(ready, use, slicer_stand_in):
+    use("slow")
+    ready.onReconstruct()
+    run(ready, lambda: ready.logic.session.current.last_event is not None)
+    ready.ui.seedSpinBox.setValue(3)
+    ready.onQueue()
+    ready.jobs.refresh()
+    ready.ui.jobsComboBox.currentIndex = 0
+    assert "not started" in ready.ui.jobsComboBox.currentText
+    assert not ready.ui.deleteJobButton.enabled and not ready.ui.resumeJobButton.enabled
+    ready.jobs._withSelected(ready.jobs._delete)
+    assert "runs or waits" in ready.ui.statusLabel.text and slicer_stand_in.dialogs == []
+    ready.jobs._withSelected(ready.resumeFolder)
+    assert "already in the queue" in ready.ui.statusLabel.text and ready.logic.session.waiting == 1

@@ -381,3 +381,12 @@ def test_what_is_not_wanted_is_not_read(scene, job, monkeypatch):
     monkeypatch.setattr(volumes, "readNrrd", lambda path: read.append(path.name) or original(path))
     resultToScene(scene, job[2], OutputChoice(volume=False))
     assert read == ["segmentation.nrrd"]
+
+
+def test_remarks_are_on_every_node(scene, job):
+    path = job[2] / "output" / "report.json"
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps({**report, "remarks": ["The slices overlap."]}))
+    write_manifest(nodes.loadResult.__globals__["JobFolder"](job[2]))
+    for node in resultToScene(scene, job[2]).all:
+        assert node.GetDescription().endswith("The slices overlap.")
