@@ -22,6 +22,8 @@ from slicer.ScriptedLoadableModule import (
 if importlib.util.find_spec("MedGSLib") is None:  # a checkout: Slicer puts only this file's folder on the path
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+DOCUMENTATION = "https://github.com/medgs/SlicerMedGS#in-3d-slicer"
+
 
 class MedGS(ScriptedLoadableModule):
     """Metadata, and what is registered once the application runs."""
@@ -30,7 +32,7 @@ class MedGS(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("MedGS")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = ["Segmentations", "Volumes", "Models", "SegmentStatistics"]
+        self.parent.dependencies = ["Colors", "Markups", "Models", "SegmentStatistics", "Segmentations", "SubjectHierarchy", "Volumes"]
         self.parent.contributors = ["MedGS contributors"]
         self.parent.helpText = _(
             "Makes a dense volume, a dense segmentation and a closed surface from thick or sparse slices with Gaussian splatting. "
@@ -38,6 +40,7 @@ class MedGS(ScriptedLoadableModule):
             "Input: a scalar volume with at least two parallel slices. Slices between the acquired ones are interpolated, not measured. "
             "For research use, not for clinical diagnosis."
         )
+        self.parent.helpText += f' <a href="{DOCUMENTATION}">{_("Documentation and tutorial")}</a>'
         self.parent.acknowledgementText = _(
             "After MedGS: Gaussian splatting for multi-modal 3D medical imaging (Marzol et al., 2025), reimplemented from the paper."
         )
@@ -83,6 +86,12 @@ class MedGSWidget(ScriptedLoadableModuleWidget):
     def exit(self):
         """The user opens another module; jobs go on."""
         self.panel.exit()
+
+    def onReload(self):
+        """Reload (developer mode) takes the library along, which Slicer by itself would leave as it was."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "MedGSLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def chooseSegment(self, segmentation, segmentId: str = ""):
         """Pick a segmentation (and one of its segments) and the volume that it was drawn on."""

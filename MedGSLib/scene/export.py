@@ -49,9 +49,19 @@ def missingInputs(source: SceneInput, parameters: Mapping[str, Any]) -> List[str
     missing = ["Choose an input volume."] if source.volumeNode is None else list(_volumeProblems(source, parameters))
     if parameters.get("mode") != "image" and not chosenSegmentIds(source):
         missing.append("Choose at least one segment, or 'Image only' under Advanced.")
+    missing.extend(_segmentProblems(source))
     if not missing and not source.hardenNonLinear:
         missing.extend(_transformProblems(source))
     return missing
+
+
+def _segmentProblems(source: SceneInput) -> Iterator[str]:
+    """Complaints about chosen segments that were deleted since."""
+    if source.segmentationNode is not None:
+        known = segments.segmentIds(source.segmentationNode)
+        for segmentId in source.segmentIds:
+            if segmentId not in known:
+                yield f"The segmentation '{source.segmentationNode.GetName()}' has no segment '{segmentId}'."
 
 
 def _volumeProblems(source: SceneInput, parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -219,6 +219,9 @@ def _scripted_loadable_module() -> types.ModuleType:
         def setup(self) -> None:
             """Nothing."""
 
+        def onReload(self) -> None:
+            """Nothing."""
+
         def resourcePath(self, name: str) -> str:
             return str(MODULE_FILE.parent / "Resources" / name)
 

@@ -350,6 +350,17 @@ def test_reload_and_test(module):
     module.MedGSTest().runTest()
 
 
+def test_reload_takes_the_library_along(module, case, monkeypatch):
+    outer, before = module.MedGSWidget(), {name: value for name, value in sys.modules.items() if name.startswith("MedGSLib")}
+    outer.setup()
+    outer.onReload()
+    assert "MedGSLib.panel.panel" not in sys.modules and "MedGSLib" not in sys.modules
+    outer.cleanup()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "MedGSLib"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
 def test_right_click_chooses_the_segment_and_its_volume(ready, case):
     from MedGSLib.panel import MedGSSubjectHierarchyPlugin as plugin
 

@@ -173,6 +173,7 @@ def test_missing_inputs_are_all_listed(case):
     ]
     assert missingInputs(SceneInput(case[0]), {"mode": "image"}) == []
     assert missingInputs(SceneInput(case[0], case[1]), {}) == []
+    assert missingInputs(SceneInput(case[0], case[1], ("gone",)), {}) == ["The segmentation 'Segmentation' has no segment 'gone'."]
 
 
 def test_unusable_volumes_and_regions_are_complained_of_before_a_job_is_made(scene, make, case, ijk_to_ras):
