@@ -47,14 +47,23 @@ class EnvironmentBox:
 
     :ivar facts: what the last check found out, or None.
     :param log: receives lines for the log.
+    :param say: shows a sentence to a user who may not see the environment group.
     :param changed: called when something that decides over Reconstruct has changed, and when there is something to poll.
     :param isUsed: tells whether a worker is at work.
     """
 
-    def __init__(self, ui: Any, log: Callable[[str], None], changed: Callable[[], None], isUsed: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        log: Callable[[str], None],
+        say: Callable[[str], None],
+        changed: Callable[[], None],
+        isUsed: Callable[[], bool],
+    ) -> None:
         self.facts: Optional[Dict[str, Any]] = None
         self._ui = ui
         self._log = log
+        self._say = say
         self._changed = changed
         self._isUsed = isUsed
         self._probe: Optional[EnvironmentProbe] = None
@@ -69,6 +78,7 @@ class EnvironmentBox:
             widget.comboBox().connect("editTextChanged(QString)", changedPath)
         ui.checkEnvironmentButton.connect("clicked(bool)", self.onCheck)
         ui.installEnvironmentButton.connect("clicked(bool)", self.onInstall)
+        ui.setupButton.connect("clicked(bool)", self.onInstall)
         ui.repairEnvironmentButton.connect("clicked(bool)", self.onInstall)
         ui.deleteEnvironmentButton.connect("clicked(bool)", self.onDelete)
         self._updateButtons()
@@ -87,7 +97,7 @@ class EnvironmentBox:
     def complaint(self) -> str:
         """Why nothing can be run, or an empty text; an environment that was not checked is given the benefit of the doubt."""
         if self._isInstalling:
-            return "Wait until the environment is installed."
+            return f"Wait until the environment is installed. {self._ui.environmentLabel.text}"
         try:
             self.interpreter()
         except MedGSError as error:
@@ -100,6 +110,11 @@ class EnvironmentBox:
         """The environment that MedGS keeps, which may not exist."""
         folder = self._ui.environmentFolderPathLineEdit.currentPath
         return ManagedEnvironment(Path(folder) if folder else userFolder() / "environment")
+
+    @property
+    def isInstallAdvised(self) -> bool:
+        """Whether installing the managed environment would help."""
+        return bool(self.complaint) and not self._isInstalling and not self._ui.workerPythonPathLineEdit.currentPath
 
     def interpreter(self) -> Interpreter:
         """The worker's Python.
@@ -171,6 +186,7 @@ class EnvironmentBox:
                 self._installer.start(consent=True)
         except MedGSError as error:
             self._ui.environmentLabel.text = str(error)
+            self._say(str(error))
         self._updateButtons()
         self._changed()
 
@@ -224,17 +240,24 @@ class EnvironmentBox:
         for line in installer.poll().splitlines():
             self._log(line)
         if installer.state is InstallState.RUNNING and installer.step is not None:
-            self._ui.environmentLabel.text = f"{installer.step.title} ({100 * installer.progress:.0f} %)..."
+            text = f"{installer.step.title} ({100 * installer.progress:.0f} %)..."
+            if text != self._ui.environmentLabel.text:
+                self._ui.environmentLabel.text = text
+                self._changed()
             return
         self._installer = None
         self._updateButtons()
         if installer.state is InstallState.SUCCEEDED:
+            self._say(_("The environment is installed."))
             for warning in installer.warnings:
                 self._log(warning)
             self.onCheck()
             return
-        failure = installer.failure
-        self._ui.environmentLabel.text = _("Cancelled.") if failure is None else f"{failure.sentence} {failure.next_step}"
+        failure, sentence = installer.failure, _("The installation was cancelled; what was downloaded is kept for the next time.")
+        if failure is not None and installer.state is not InstallState.CANCELLED:
+            sentence = f"{failure.sentence} {failure.next_step}"
+        self._ui.environmentLabel.text = sentence
+        self._say(sentence)
         self._changed()
 
     def _updateButtons(self) -> None:

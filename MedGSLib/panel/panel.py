@@ -53,7 +53,11 @@ class Panel(VTKObservationMixin):
         self._isEntered = False
         self.progress = ProgressView(self.ui, self.logic.session)
         self.environment = EnvironmentBox(
-            self.ui, self.progress.log, self.onEnvironmentChanged, lambda: self.logic.session.isBusy or self.comparison.isBusy
+            self.ui,
+            self.progress.log,
+            self.progress.say,
+            self.onEnvironmentChanged,
+            lambda: self.logic.session.isBusy or self.comparison.isBusy,
         )
         self.jobs = JobsBox(
             self.ui, self.logic.jobsFolder, self.importFolder, self.resumeFolder, self.logic.session.isFollowed, self.progress.say
@@ -141,6 +145,7 @@ class Panel(VTKObservationMixin):
             node.inputVolume = _firstVolume()
         if node.segmentation is None:
             node.segmentation = _segmentationOf(node.inputVolume)
+            node.segmentIds = _activeSegment(node.segmentation)
 
     def setParameterNode(self, node: Optional[Any]) -> None:
         """Show other parameters, or none while there is no scene."""
@@ -210,9 +215,8 @@ class Panel(VTKObservationMixin):
         self.ui.queueButton.visible = session.isBusy
         self.ui.queueButton.enabled = not missing
         self.ui.queueButton.toolTip = "\n".join(missing) or _("Let these inputs be reconstructed after the running job.")
-        self.ui.estimateLabel.text = (
-            "" if missing or self._parameterNode is None else self.logic.estimate(self._parameterNode, self.environment.onGpu)
-        )
+        self.ui.setupButton.visible = self.environment.isInstallAdvised
+        self.ui.estimateLabel.text = "\n".join(missing) or self.logic.estimate(self._parameterNode, self.environment.onGpu)
         self.progress.update()
 
     def onReconstruct(self, _checked: bool = False) -> None:
@@ -319,3 +323,11 @@ def _segmentationOf(volume: Optional[slicer.vtkMRMLScalarVolumeNode]) -> Optiona
     found = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     drawn = [node for node in found if node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume]
     return next(iter([*drawn, *found]), None)
+
+
+def _activeSegment(segmentation: Optional[slicer.vtkMRMLSegmentationNode]) -> str:
+    """The segment that is being edited in the Segment Editor, or an empty text."""
+    editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+    if segmentation is None or editor is None or editor.GetSegmentationNode() is not segmentation:
+        return ""
+    return editor.GetSelectedSegmentID() or ""

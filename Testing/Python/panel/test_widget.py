@@ -445,8 +445,14 @@ class Steps:
         self.state = next(self._states)
 
     def poll(self) -> str:
-        self.state = next(self._states)
+        self.state = next(self._states, self.state)
         return "a line"
+
+    def cancel(self) -> None:
+        from MedGSLib.job.environment_install import InstallState
+        from MedGSLib.job.failures import explain_exception
+
+        self.state, self.failure, self._states = InstallState.CANCELLED, explain_exception(KeyboardInterrupt()), iter(())
 
 
 def test_an_installation_goes_on_by_itself_until_its_check(widget, slicer_stand_in, monkeypatch):
@@ -465,6 +471,19 @@ def test_an_installation_goes_on_by_itself_until_its_check(widget, slicer_stand_
     assert "a line" in widget.ui.logTextEdit.plainText and widget.ui.environmentLabel.text == "Checking..."
     run(widget, lambda: widget.environment.facts is not None, 120.0)
     assert not widget.timer.isActive() and widget.ui.environmentFolderPathLineEdit.enabled
+
+
+def test_a_cancelled_installation_says_so(widget, monkeypatch):
+    from MedGSLib.panel import environmentbox
+
+    monkeypatch.setattr(environmentbox, "slicerPython", lambda: Path(sys.executable))
+    monkeypatch.setattr(environmentbox, "Installer", Steps)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_: True)
+    widget.ui.installEnvironmentButton.click()
+    widget.ui.installEnvironmentButton.click()
+    widget.onTimer()
+    assert "installation was cancelled" in widget.ui.statusLabel.text and "Reconstruct" not in widget.ui.statusLabel.text
+    assert widget.ui.installEnvironmentButton.text == "Install..." and not widget.timer.isActive()
 
 
 def test_check_is_followed_to_its_end_and_forgotten_with_another_python(widget, slicer_stand_in):
@@ -662,3 +681,26 @@ def test_a_waiting_job_is_neither_deleted_nor_queued_again(ready, use, slicer_st
     assert "runs or waits" in ready.ui.statusLabel.text and slicer_stand_in.dialogs == []
     ready.jobs._withSelected(ready.resumeFolder)
     assert "already in the queue" in ready.ui.statusLabel.text and ready.logic.session.waiting == 1
+
+
+def test_the_segment_that_is_edited_is_preselected(widget, case):
+    editor = slicer.vtkMRMLSegmentEditorNode()
+    editor.SetSingletonTag("SegmentEditor")
+    editor = case.scene.AddNode(editor)
+    editor.SetAndObserveSegmentationNode(case.segmentation)
+    editor.SetSelectedSegmentID(case.ids[1])
+    widget.initializeParameterNode()
+    assert list(widget.ui.segmentSelector.selectedSegmentIDs()) == [case.ids[1]]
+
+
+def test_what_is_missing_can_be_read_and_the_environment_installed_from_the_top(widget, case, slicer_stand_in, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    widget.ui.segmentSelector.setCurrentNode(None)
+    widget.updateState()
+    assert "at least one segment" in widget.ui.estimateLabel.text and "press Install" in widget.ui.estimateLabel.text
+    assert widget.ui.setupButton.visible
+    widget.ui.setupButton.click()
+    assert "Slicer's own Python was not found" in widget.ui.environmentLabel.text
+    assert "Slicer's own Python was not found" in widget.ui.statusLabel.text
+    widget.ui.workerPythonPathLineEdit.currentPath = sys.executable
+    assert not widget.ui.setupButton.visible and "press Install" not in widget.ui.estimateLabel.text
