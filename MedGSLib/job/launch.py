@@ -35,10 +35,11 @@ def clean_environment(base: Optional[Mapping[str, str]] = None, extra: Optional[
     source = dict(os.environ if base is None else base)
     home = source.get("SLICER_HOME", "")
     cleaned = {name: value for name, value in source.items() if not _FOREIGN.match(name)}
-    for name in cleaned:
-        if name.upper() == "PATH" and home:
-            parts = cleaned[name].split(os.pathsep)
-            cleaned[name] = os.pathsep.join(part for part in parts if not _is_inside(part, home))
+    for name, value in list(cleaned.items()) if home else ():
+        if name.upper() == "PATH":
+            cleaned[name] = os.pathsep.join(part for part in value.split(os.pathsep) if not _is_inside(part, home))
+        elif _is_inside(value, home):  # SSL_CERT_FILE, with which the installer would not ask the system for certificates
+            del cleaned[name]
     return {**cleaned, **_FIXED, **(extra or {})}
 
 

@@ -12,6 +12,7 @@ from typing import Callable, Dict, FrozenSet, List, Optional, Tuple
 
 WINDOWS = "win32"
 _PROC = Path("/proc")
+_NO_WINDOW = 0x08000000
 _TASK_QUERY = 0x1000
 """PROCESS_QUERY_LIMITED_INFORMATION of the Windows API."""
 
@@ -50,7 +51,8 @@ def kill_tree(pid: int, platform: str = sys.platform, run: Callable[..., object]
     :param run: stands in for :func:`subprocess.run` in tests of the Windows path.
     """
     if platform == WINDOWS:
-        run(["taskkill", "/PID", str(pid), "/T", "/F"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=10)
+        options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 10, "creationflags": _NO_WINDOW}
+        run(["taskkill", "/PID", str(pid), "/T", "/F"], check=False, **options)
         return
     token = start_token(pid)
     found = descendants(pid) | (frozenset() if token is None else {(pid, token)})
@@ -79,8 +81,8 @@ def spawn_options(platform: str = sys.platform) -> Dict[str, object]:
     On Windows it also gets a lower priority, as the worker gives itself elsewhere, so that Slicer stays responsive.
     """
     if platform == WINDOWS:
-        create_new_process_group, create_no_window, below_normal_priority = 0x00000200, 0x08000000, 0x00004000
-        return {"creationflags": create_new_process_group | create_no_window | below_normal_priority}
+        create_new_process_group, below_normal_priority = 0x00000200, 0x00004000
+        return {"creationflags": create_new_process_group | _NO_WINDOW | below_normal_priority}
     return {"start_new_session": True}
 
 

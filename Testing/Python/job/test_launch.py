@@ -80,10 +80,13 @@ def test_environment_is_cleaned_of_slicer_and_python():
         "VIRTUAL_ENV": "/x",
         "CUDA_VISIBLE_DEVICES": "1",
         "HTTPS_PROXY": "http://proxy:8080",
+        "SSL_CERT_FILE": "/opt/Slicer/bin/../share/Slicer-5.12/Slicer.crt",
+        "REQUESTS_CA_BUNDLE": "/etc/hospital.pem",
     }
     cleaned = clean_environment(base, {"EXTRA": "1"})
     kept = {name for name in cleaned if name in base}
-    assert kept == {"PATH", "HOME", "CUDA_VISIBLE_DEVICES", "HTTPS_PROXY"}
+    assert kept == {"PATH", "HOME", "CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "REQUESTS_CA_BUNDLE"}
+    assert clean_environment({"SSL_CERT_FILE": "/etc/hospital.pem", "SLICER_HOME": slicer})["SSL_CERT_FILE"] == "/etc/hospital.pem"
     assert cleaned["PATH"] == os.pathsep.join([system, slicer + "-notes"])
     assert cleaned["EXTRA"] == "1" and cleaned["PYTHONUTF8"] == "1"
     assert base["PYTHONHOME"], "the variables of the panel's own process are not touched"
@@ -112,6 +115,7 @@ def test_windows_kills_the_tree_with_taskkill():
     kill_tree(4321, platform="win32", run=lambda argv, **options: calls.append((argv, options)))
     ((argv, options),) = calls
     assert argv == ["taskkill", "/PID", "4321", "/T", "/F"] and not options.get("shell") and options["timeout"] > 0
+    assert options["creationflags"] == 0x08000000, "no console window flashes up"
 
 
 def test_start_token_tells_processes_apart():
