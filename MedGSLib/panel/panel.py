@@ -31,6 +31,10 @@ POLL_INTERVAL_MS = 250
 STATUS_MS = 10_000
 """How long the status bar of the application tells of the end of a job, for someone who works in another module."""
 
+REGION_DELAY_MS = 200
+LAST = -100.0
+"""Priority of an observer that is called after the node selectors have taken in what is in the scene."""
+
 BOUND = "SlicerParameterName"
 """The property by which a widget of the .ui names the parameter that it shows."""
 
@@ -50,7 +54,8 @@ class Panel(VTKObservationMixin):
         self._parameterNode: Any = None
         self._parameterNodeGuiTag: Any = None
         self._boundWidgets = {name: widget for widget in vars(self.ui).values() for name in [widget.property(BOUND)] if name}
-        self._isEntered = False
+        self._isEntered = self._isSceneChanging = False
+        self._region: Any = None
         self.progress = ProgressView(self.ui, self.logic.session)
         self.environment = EnvironmentBox(
             self.ui,
@@ -76,6 +81,10 @@ class Panel(VTKObservationMixin):
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_INTERVAL_MS)
         self.timer.connect("timeout()", self.onTimer)
+        self.regionTimer = qt.QTimer()
+        self.regionTimer.setSingleShot(True)
+        self.regionTimer.setInterval(REGION_DELAY_MS)
+        self.regionTimer.connect("timeout()", self.updateState)
         self._connect()
         self.initializeParameterNode()
         self.jobs.refresh()
@@ -83,9 +92,8 @@ class Panel(VTKObservationMixin):
     def _connect(self) -> None:
         ui = self.ui
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneReady)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneReady)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndBatchProcessEvent, self.onSceneReady, priority=LAST)
         slicer.app.connect("aboutToQuit()", self.onQuit)
         ui.reconstructButton.connect("clicked(bool)", self.onReconstruct)
         ui.queueButton.connect("clicked(bool)", self.onQueue)
@@ -96,6 +104,7 @@ class Panel(VTKObservationMixin):
     def cleanup(self) -> None:
         """The panel is destroyed: by a reload, or with the application."""
         self.timer.stop()
+        self.regionTimer.stop()
         slicer.app.disconnect("aboutToQuit()", self.onQuit)
         self.onQuit()
         self.setParameterNode(None)
@@ -121,6 +130,7 @@ class Panel(VTKObservationMixin):
 
     def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
         """The scene goes; the job keeps its folder and can be imported later."""
+        self._isSceneChanging = True
         self.setParameterNode(None)
         self.results.clear()
         self.comparison.leaveScene()
@@ -130,12 +140,15 @@ class Panel(VTKObservationMixin):
 
     def onSceneStartImport(self, _caller: Any, _event: Any) -> None:
         """A scene is being read: node selectors lose their nodes meanwhile, which must not reach the parameters."""
+        self._isSceneChanging = True
         self.setParameterNode(None)
 
     def onSceneReady(self, _caller: Any, _event: Any) -> None:
-        """The scene was emptied or filled."""
-        if self._isEntered:
-            self.initializeParameterNode()
+        """The scene was emptied or filled, and the node selectors know it."""
+        if self._isSceneChanging and not slicer.mrmlScene.IsBatchProcessing():
+            self._isSceneChanging = False
+            if self._isEntered:
+                self.initializeParameterNode()
 
     def initializeParameterNode(self) -> None:
         """Show the parameters of the scene, with a first volume and its segmentation chosen where nothing is."""
@@ -162,13 +175,30 @@ class Panel(VTKObservationMixin):
         if self._parameterNode is not None:
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._observeRegion(None)
             self._parameterNode = None
 
     def onParametersChanged(self, _caller: Any = None, _event: Any = None) -> None:
         """A parameter has changed: by the user, by a script, or because another scene was loaded."""
         if self._parameterNode is not None:
+            self._observeRegion(self._parameterNode.roi)
             self.links.show(self._parameterNode)
             self.updateState()
+
+    def _observeRegion(self, region: Optional[slicer.vtkMRMLMarkupsROINode]) -> None:
+        """What can be run, and how long it takes, follows a region while it is dragged."""
+        if region is not self._region:
+            for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLMarkupsNode.PointModifiedEvent):
+                if self._region is not None:
+                    self.removeObserver(self._region, event, self.onRegionModified)
+                if region is not None:
+                    self.addObserver(region, event, self.onRegionModified)
+            self._region = region
+
+    def onRegionModified(self, _caller: Any, _event: Any) -> None:
+        """The region is moved, perhaps many times a second."""
+        if not self.regionTimer.isActive():
+            self.regionTimer.start()
 
     def chooseSegment(self, segmentation: slicer.vtkMRMLSegmentationNode, segmentId: str = "") -> None:
         """Pick a segmentation (and one of its segments) and the volume that it was drawn on."""

@@ -574,7 +574,10 @@ def test_loading_a_scene_is_not_disturbed_by_the_widgets(ready, case, tmp_path):
     ready.ui.roiSelector.setCurrentNode(None)
     ready.ui.inputVolumeSelector.setCurrentNode(None)
     assert node.GetNodeReference("inputVolume") is case.volume and node.GetNodeReference("segmentation") is case.segmentation
+    scene.AddObserver(scene.EndImportEvent, lambda *_: ready.ui.inputVolumeSelector.setCurrentNode(None))
+    scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: ready.ui.inputVolumeSelector.setCurrentNode(None))
     scene.EndState(scene.ImportState)
+    assert node.GetNodeReference("inputVolume") is case.volume
     assert ready.ui.inputVolumeSelector.currentNode() is case.volume
     assert list(ready.ui.segmentSelector.selectedSegmentIDs()) == [case.ids[1]]
 
@@ -646,6 +649,16 @@ def test_new_region_begins_as_the_whole_volume(ready, case):
     assert "'ROI' covers fewer than two voxels" in ready.ui.reconstructButton.toolTip
     ready.ui.roiSelector.nodeAddedByUser(roi)
     assert volumes.roiCrop(roi, case.volume) == volumes.Crop((0, 0, 0), SHAPE)
+    assert ready.regionTimer.isActive()
+    ready.updateState()
+    assert ready.ui.reconstructButton.enabled
+    ready.regionTimer.stop()
+    roi.SetSize(0, 0, 0)
+    assert ready.regionTimer.isActive(), "what is told follows a region that is dragged"
+    ready.ui.roiSelector.setCurrentNode(None)
+    ready.regionTimer.stop()
+    roi.SetSize(50, 50, 50)
+    assert not ready.regionTimer.isActive()
 
 
 def test_end_of_a_job_is_told_in_the_status_bar(ready, slicer_stand_in):
