@@ -3,6 +3,7 @@
 import qt
 import slicer
 from AbstractScriptedSubjectHierarchyPlugin import AbstractScriptedSubjectHierarchyPlugin
+from slicer.i18n import tr as _
 
 
 class MedGSSubjectHierarchyPlugin(AbstractScriptedSubjectHierarchyPlugin):
@@ -13,8 +14,8 @@ class MedGSSubjectHierarchyPlugin(AbstractScriptedSubjectHierarchyPlugin):
     def __init__(self, scriptedPlugin):
         scriptedPlugin.name = "MedGS"
         AbstractScriptedSubjectHierarchyPlugin.__init__(self, scriptedPlugin)
-        self.reconstructAction = qt.QAction("Reconstruct with MedGS", scriptedPlugin)
-        self.reconstructAction.toolTip = "Open MedGS with this segment and its volume."
+        self.reconstructAction = qt.QAction(_("Reconstruct with MedGS"), scriptedPlugin)
+        self.reconstructAction.toolTip = _("Open MedGS with this segment and its volume.")
         self.reconstructAction.connect("triggered()", self.onReconstruct)
 
     def roleForPlugin(self):

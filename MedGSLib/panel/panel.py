@@ -107,7 +107,6 @@ class Panel(VTKObservationMixin):
         self.regionTimer.stop()
         slicer.app.disconnect("aboutToQuit()", self.onQuit)
         self.onQuit()
-        self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self) -> None:
@@ -123,10 +122,11 @@ class Panel(VTKObservationMixin):
         self._isEntered = False
 
     def onQuit(self) -> None:
-        """The application ends; an unfinished job can be resumed next time."""
+        """The application ends; an unfinished job can be resumed next time. The widgets let go while they are still there."""
         self.environment.stop()
         self.comparison.stop()
         self.logic.session.stop()
+        self.setParameterNode(None)
 
     def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
         """The scene goes; the job keeps its folder and can be imported later."""

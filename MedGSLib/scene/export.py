@@ -219,6 +219,8 @@ def _labels(sources: Sequence[SegmentSource]) -> Tuple[Label, ...]:
 def _context(usable: SceneInput, source: SceneInput, frame: VolumeFrame, sources: Tuple[SegmentSource, ...]) -> SceneContext:
     volume, segmentation = source.volumeNode, source.segmentationNode
     isLocal = usable is source and frame.parent is volume.GetParentTransformNode()
+    item = volumes.sequenceItem(volume)
+    shown = () if item is None else (f"Of the sequence '{item['sequence']}' this is the item with {item['index']}.",)
     return SceneContext(
         volumeId=volume.GetID(),
         volumeName=volume.GetName(),
@@ -228,10 +230,10 @@ def _context(usable: SceneInput, source: SceneInput, frame: VolumeFrame, sources
         segmentationId="" if segmentation is None else segmentation.GetID(),
         segmentationName="" if segmentation is None else segmentation.GetName(),
         segments=sources,
-        sequence=volumes.sequenceItem(volume),
+        sequence=item,
         roiName="" if source.roiNode is None else source.roiNode.GetName(),
         studyDate=volumes.studyDate(volume),
-        notes=frame.notes,
+        notes=(*frame.notes, *shown),
         **parentContext(frame.parent),
     )
 

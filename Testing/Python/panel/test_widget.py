@@ -313,8 +313,11 @@ def test_quitting_ends_the_worker_and_keeps_its_folder(ready, use, slicer_stand_
     ready.onReconstruct()
     job = ready.logic.session.current
     run(ready, lambda: job.last_event is not None)
+    node = ready._parameterNode
     slicer_stand_in.app.emit("aboutToQuit()")
     assert not job.folder.process().is_alive() and job.folder.path.is_dir()
+    ready.ui.seedSpinBox.setValue(7)
+    assert node.seed == 0, "what the widgets do while they are destroyed does not matter any more"
 
 
 @pytest.fixture

@@ -235,7 +235,9 @@ def test_sequence_item_is_remembered(tmp_path, scene, case):
     browser.AddProxyNode(volume, sequence, False)
     browser.SetSelectedItemNumber(1)
     folder = sceneToJob(tmp_path, SceneInput(volume), {"mode": "image"})
-    assert folder.read_request().provenance[CONTEXT_KEY]["sequence"]["item"] == "1"
+    remembered = folder.read_request().provenance[CONTEXT_KEY]
+    assert remembered["sequence"]["item"] == "1"
+    assert "Of the sequence 'Cardiac' this is the item with" in remembered["notes"][0] and "40" in remembered["notes"][0]
 
 
 def test_window_and_units_are_remembered(tmp_path, case):
