@@ -41,6 +41,39 @@ class MedGSPanelTest(unittest.TestCase):
         self.widget._parameterNode.segmentIds = ""
         self.assertEqual(list(selector.selectedSegmentIDs()), [])
 
+    def test_choicesOutliveLeavingTheModule(self):
+        """Entering again neither resets the combo boxes nor connects them twice."""
+        self.widget.onSampleData()
+        self.widget.ui.modeComboBox.setCurrentText("Segments only")
+        self.widget.ui.annotatedComboBox.setCurrentText("All slices")
+        for _ in range(3):
+            self.widget.exit()
+            self.widget.enter()
+        self.assertEqual(self.widget._parameterNode.mode, "Segments only")
+        self.assertEqual(self.widget._parameterNode.annotated, "All slices")
+        self.assertEqual(self.widget.ui.axisComboBox.currentText, "auto")
+
+    def test_emptiedPathsCount(self):
+        """The path widget itself does not tell that it was emptied."""
+        self.widget.ui.refinePathLineEdit.currentPath = "/data/earlier.medgs"
+        self.assertEqual(self.widget._parameterNode.refineModel, "/data/earlier.medgs")
+        self.widget.ui.refinePathLineEdit.currentPath = ""
+        self.assertEqual(self.widget._parameterNode.refineModel, "")
+
+    def test_readingASceneKeepsTheChoice(self):
+        """What the node selectors show while a scene is read does not reach the parameters."""
+        self.widget.enter()
+        self.widget.onSampleData()
+        volume, segmentation = self.widget._parameterNode.inputVolume, self.widget._parameterNode.segmentation
+        slicer.mrmlScene.StartState(slicer.mrmlScene.ImportState)
+        self.widget.ui.inputVolumeSelector.setCurrentNode(None)
+        self.widget.ui.segmentSelector.setCurrentNode(None)
+        slicer.mrmlScene.EndState(slicer.mrmlScene.ImportState)
+        self.assertIs(self.widget._parameterNode.inputVolume, volume)
+        self.assertIs(self.widget._parameterNode.segmentation, segmentation)
+        self.assertIs(self.widget.ui.segmentSelector.currentNode(), segmentation)
+        self.widget.exit()
+
     def test_sceneCloseIsSurvived(self):
         """Closing the scene leaves a working panel."""
         self.widget.onSampleData()

@@ -18,5 +18,5 @@ def test_panel_test_of_slicer(widget, monkeypatch, outcome_of_slicer_test):
     outer = type("Widget", (), {"panel": widget})
     monkeypatch.setattr(importlib.import_module("slicer.util"), "getModuleWidget", lambda _name: outer)
     outcome = outcome_of_slicer_test("MedGSPanelTest")
-    assert outcome.testsRun == 5
+    assert outcome.testsRun == 8
     assert not outcome.failures and not outcome.errors, [text for _, text in [*outcome.failures, *outcome.errors]]
