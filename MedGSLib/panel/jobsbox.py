@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence, Set
 
 import qt
 import slicer
@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from MedGSLib.errors import InputError, MedGSError
 from MedGSLib.job.folder import FolderState, JobFolder
-from MedGSLib.panel.session import RESUMABLE, KnownJob, knownJobs
+from MedGSLib.panel.session import RESUMABLE, KnownJob, isImported, knownJobs
 
 
 class JobsBox:
@@ -40,6 +40,7 @@ class JobsBox:
         self._isFollowed = isFollowed
         self._say = say
         self._jobs: List[KnownJob] = []
+        self._told: Set[str] = set()
         ui.jobsComboBox.connect("currentIndexChanged(int)", self.onSelected)
         ui.importJobButton.connect("clicked(bool)", lambda _checked: self._withSelected(self._importJob))
         ui.resumeJobButton.connect("clicked(bool)", lambda _checked: self._withSelected(self._resumeJob))
@@ -51,6 +52,17 @@ class JobsBox:
         """The job folder that is picked in the list."""
         index = self._ui.jobsComboBox.currentIndex
         return self._jobs[index].folder if 0 <= index < len(self._jobs) else None
+
+    def tellFinished(self, scene: slicer.vtkMRMLScene, path: str) -> None:
+        """Pick the last job of a scene and say so, once, where it ended while the scene was not there."""
+        found = [index for index, job in enumerate(self._jobs) if str(job.folder.path) == path]
+        job = self._jobs[found[0]] if found else None
+        if job is None or job.state is not FolderState.FINISHED or path in self._told:
+            return
+        self._told.add(path)
+        if not self._isFollowed(job.folder) and not isImported(scene, job.folder):
+            self._ui.jobsComboBox.currentIndex = found[0]
+            self._say(_("The last job of this scene has finished; import it from Advanced, Jobs on this computer."))
 
     def refresh(self, known: Optional[Sequence[KnownJob]] = None) -> None:
         """Show these jobs, or read the job folders anew, and keep the one that is picked."""

@@ -114,6 +114,7 @@ class Panel(VTKObservationMixin):
         self._isEntered = True
         self.initializeParameterNode()
         self.refreshJobs()
+        self.jobs.tellFinished(slicer.mrmlScene, self._parameterNode.jobFolder)
         if self.environment.facts is None and not self.environment.isBusy and not slicer.app.testingEnabled():
             self.environment.onCheck()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from MedGSLib.job.result import JobResult
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, nodeByHint
 from MedGSLib.scene.export import SceneInput, sceneToJob
 from MedGSLib.scene.maker import inputVolume
-from MedGSLib.scene.nodes import OutputChoice, OutputNodes, resultToScene
+from MedGSLib.scene.nodes import PROVENANCE_ATTRIBUTE, OutputChoice, OutputNodes, resultToScene
 
 OUTPUTS_KEY = "outputs"
 """The entry of a job's provenance that holds what the user wants of it."""
@@ -237,6 +238,13 @@ def _requestOf(folder: JobFolder) -> Optional[JobRequest]:
 
 RESUMABLE = (FolderState.NEW, FolderState.FAILED, FolderState.CANCELLED, FolderState.INTERRUPTED)
 """States of jobs that stopped before their end."""
+
+
+def isImported(scene: slicer.vtkMRMLScene, folder: JobFolder) -> bool:
+    """Whether some node of the scene came from a job."""
+    nodes = (scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes()))
+    texts = [node.GetAttribute(PROVENANCE_ATTRIBUTE) for node in nodes]
+    return any(json.loads(text).get("job") == folder.path.name for text in texts if text)
 
 
 def isFinished(job: JobController) -> bool:

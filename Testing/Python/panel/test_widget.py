@@ -720,3 +720,23 @@ def test_what_is_missing_can_be_read_and_the_environment_installed_from_the_top(
     assert "Slicer's own Python was not found" in widget.ui.statusLabel.text
     widget.ui.workerPythonPathLineEdit.currentPath = sys.executable
     assert not widget.ui.setupButton.visible and "press Install" not in widget.ui.estimateLabel.text
+
+
+def test_a_job_that_ended_without_its_scene_is_told_once(ready, case):
+    ready.onReconstruct()
+    job = ready.logic.session.current
+    while job.folder.process().is_alive() or not job.folder.result_file.is_file():
+        time.sleep(0.02)
+    ready.enter()
+    assert "has finished" not in ready.ui.statusLabel.text, "it is followed"
+    ready.logic.session._watched, ready.logic.session._queue._active = [], None  # as if the application had been started anew
+    ready.jobs._told.clear()
+    ready.enter()
+    assert "The last job of this scene has finished" in ready.ui.statusLabel.text and ready.ui.importJobButton.enabled
+    ready.progress.say("")
+    ready.enter()
+    assert ready.ui.statusLabel.text == ""
+    ready.jobs._told.clear()
+    ready.ui.importJobButton.click()
+    ready.enter()
+    assert ready.ui.statusLabel.text == "", "it is in the scene"
