@@ -159,7 +159,7 @@ class CompareBox:
             if run.isDone:
                 with slicer.util.RenderBlocker():
                     self._nodes = run.importInto(slicer.mrmlScene)
-                self._ui.compareLabel.text = "\n".join(self._nodes.sentences)
+                self._ui.compareLabel.text = "\n".join([*self._nodes.sentences, _("Tables, chart and transforms are in the module Data.")])
                 if self._mayTurnViews():
                     showSideBySide(self._nodes)
             else:

@@ -20,6 +20,10 @@ from MedGSLib.scene.comparison import ComparisonNodes, comparisonToScene
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext
 
 CONSOLE_FILE = "console.log"
+COMPARISONS = "comparisons"
+"""The folder of all comparisons, beside that of all jobs."""
+
+COMPARISON_FILE = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class ComparisonRun:
             raise InputError(f"{self.jobs[0].context.outputName} has no segment, so it cannot be the baseline.")
         self.failure = ""
         self.last: Optional[JobEvent] = None
-        self.output = root.parent / "comparisons" / time.strftime("compare-%Y%m%d-%H%M%S")
+        self.output = root.parent / COMPARISONS / time.strftime("compare-%Y%m%d-%H%M%S")
         self._root = root
         self._arguments = [job.arguments for job in self.jobs] + ["--registration", registration, "-o", str(self.output), "--json-events"]
         self._arguments += ["--keep-order"]
@@ -124,7 +128,7 @@ class ComparisonRun:
     @property
     def isDone(self) -> bool:
         """Whether the comparison is complete."""
-        return self._process is None and not self.failure and (self.output / "comparison.json").is_file()
+        return self._process is None and not self.failure and (self.output / COMPARISON_FILE).is_file()
 
     def start(self) -> None:
         """Start the process.

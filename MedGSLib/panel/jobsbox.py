@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence, Set
 
@@ -10,7 +11,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedGSLib.errors import InputError, MedGSError
-from MedGSLib.job.folder import FolderState, JobFolder
+from MedGSLib.job.folder import FolderState, JobFolder, list_jobs
+from MedGSLib.panel.comparing import COMPARISON_FILE, COMPARISONS
 from MedGSLib.panel.session import RESUMABLE, KnownJob, isImported, knownJobs
 
 
@@ -46,6 +48,7 @@ class JobsBox:
         ui.resumeJobButton.connect("clicked(bool)", lambda _checked: self._withSelected(self._resumeJob))
         ui.openJobButton.connect("clicked(bool)", lambda _checked: self._withSelected(openFolder))
         ui.deleteJobButton.connect("clicked(bool)", lambda _checked: self._withSelected(self._delete))
+        ui.deleteAllJobsButton.connect("clicked(bool)", self.onDeleteAll)
 
     @property
     def selected(self) -> Optional[JobFolder]:
@@ -87,6 +90,25 @@ class JobsBox:
         self._ui.resumeJobButton.enabled = isFree and (state is FolderState.RUNNING or state in RESUMABLE)
         self._ui.openJobButton.enabled = folder is not None
         self._ui.deleteJobButton.enabled = isFree and state is not FolderState.RUNNING
+        self._ui.deleteAllJobsButton.enabled = bool(self._jobs)
+
+    def onDeleteAll(self, _checked: bool = False) -> None:
+        """Delete what no job works on, comparisons included, after a question."""
+        folders = [folder for folder in list_jobs(self._root) if folder.state() is not FolderState.RUNNING and not self._isFollowed(folder)]
+        finished = [path.parent for path in self._root.parent.glob(f"{COMPARISONS}/*/{COMPARISON_FILE}")]
+        size = _megabytes([folder.path for folder in folders] + finished)
+        question = _("Delete {count} jobs and {others} comparisons ({size} MB) from this computer? Nodes in the scene stay.").format(
+            count=len(folders), others=len(finished), size=size
+        )
+        if slicer.util.confirmOkCancelDisplay(question, "MedGS"):
+            try:
+                for folder in folders:
+                    folder.delete()
+                for path in finished:
+                    shutil.rmtree(path, ignore_errors=True)
+            except MedGSError as error:
+                self._say(str(error))
+        self.refresh()
 
     def _withSelected(self, action: Callable[[JobFolder], None]) -> None:
         folder = self.selected
@@ -102,10 +124,14 @@ class JobsBox:
         """Delete a job folder, after a question."""
         if self._isFollowed(folder):
             raise InputError("The job runs or waits; cancel it first.")
-        megabytes = sum(path.stat().st_size for path in folder.path.rglob("*") if path.is_file()) / 1e6
-        question = _("Delete {folder} ({size} MB)? Nodes in the scene stay.").format(folder=folder.path, size=f"{megabytes:.0f}")
+        question = _("Delete {folder} ({size} MB)? Nodes in the scene stay.").format(folder=folder.path, size=_megabytes([folder.path]))
         if slicer.util.confirmOkCancelDisplay(question, "MedGS"):
             folder.delete()
+
+
+def _megabytes(folders: Sequence[Path]) -> str:
+    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    return f"{size / 1e6:.0f}"
 
 
 def openFolder(folder: JobFolder) -> None:

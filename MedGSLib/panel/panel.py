@@ -294,7 +294,8 @@ class Panel(VTKObservationMixin):
         slicer.util.showStatusMessage(f"MedGS: {wording.statusText(job)}", STATUS_MS)
         if not isFinished(job):
             return
-        self.logic.learn(job)
+        if self.logic.session.isWhole(job):
+            self.logic.learn(job)
         if self.logic.session.belongsTo(slicer.mrmlScene, job.folder):
             self.importFolder(job.folder, job.result)
         else:

@@ -54,6 +54,7 @@ class PanelSession:
         self.current: Optional[JobController] = None
         self.preview: Optional[Path] = None
         self._homeless: Set[Path] = set()
+        self._begunBefore: Set[JobController] = set()
         self._queue = JobQueue()
         self._watched: List[JobController] = []
 
@@ -95,8 +96,11 @@ class PanelSession:
         if self.isFollowed(folder):
             raise InputError("The job is already in the queue.")
         job = JobController(folder, command)
-        if folder.state() is FolderState.RUNNING:
+        isRunning = folder.state() is FolderState.RUNNING
+        if isRunning:
             job.attach()
+        if isRunning or folder.has_checkpoint():
+            self._begunBefore.add(job)
         self._queue.submit(job)
         self._watched.append(job)
         self._homeless.discard(folder.path)
@@ -107,6 +111,10 @@ class PanelSession:
     def isFollowed(self, folder: JobFolder) -> bool:
         """Whether a job runs or waits in this application."""
         return any(job.folder.path == folder.path for job in self._watched)
+
+    def isWhole(self, job: JobController) -> bool:
+        """Whether a job was watched from its beginning, so that its duration says how fast the computer is."""
+        return job not in self._begunBefore
 
     def poll(self) -> SessionNews:
         """Look at the jobs; call it a few times a second."""

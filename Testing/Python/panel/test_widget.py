@@ -216,11 +216,12 @@ def test_reconstruct_goes_on_with_the_same_stopped_job(ready, case, use):
     use("quick")
     ready.ui.seedSpinBox.setValue(5)
     ready.onReconstruct()
-    assert ready.logic.session.current.folder != job.folder
+    assert ready.logic.session.current.folder != job.folder and ready.logic.session.isWhole(ready.logic.session.current)
     run(ready, lambda: not ready.logic.session.isBusy)
     ready.ui.seedSpinBox.setValue(0)
     ready.onReconstruct()
     assert ready.logic.session.current.folder == job.folder
+    assert not ready.logic.session.isWhole(ready.logic.session.current), "its duration says nothing"
     run(ready, lambda: not ready.logic.session.isBusy)
     assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 2
     assert len(list(job.folder.path.parent.glob("job-*"))) == 2
@@ -740,3 +741,20 @@ def test_a_job_that_ended_without_its_scene_is_told_once(ready, case):
     ready.ui.importJobButton.click()
     ready.enter()
     assert ready.ui.statusLabel.text == "", "it is in the scene"
+
+
+def test_all_jobs_and_comparisons_are_deleted_but_not_what_runs(ready, use, monkeypatch, slicer_stand_in):
+    ready.onReconstruct()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    done = ready.logic.session.current.folder
+    comparison = slicer_stand_in.folder / "MedGS" / "comparisons" / "compare-1"
+    comparison.mkdir(parents=True)
+    (comparison / "comparison.json").write_text("{}")
+    use("slow")
+    ready.onReconstruct()
+    ready.ui.deleteAllJobsButton.click()
+    assert "Delete 1 jobs and 1 comparisons" in slicer_stand_in.dialogs[0] and done.path.is_dir()
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_: True)
+    ready.ui.deleteAllJobsButton.click()
+    assert not done.path.exists() and not comparison.exists()
+    assert ready.logic.session.current.folder.path.is_dir() and ready.ui.jobsComboBox.count == 1
