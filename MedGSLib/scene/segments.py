@@ -257,7 +257,7 @@ def addSegment(
     matrix: Matrix,
     surface: Optional[vtk.vtkPolyData] = None,
 ) -> str:
-    """Append a segment with a labelmap and, where given, the closed surface that Slicer shows in 3D.
+    """Append a segment with a labelmap of its own extent and, where given, the closed surface that Slicer shows in 3D.
 
     :param array: ``[k, j, i]``, non-zero inside; ``matrix`` its 4x4 ijkToRas in the segmentation's frame.
     :return: the ID of the new segment.
@@ -267,9 +267,21 @@ def addSegment(
     segment.SetColor(*properties.color)
     if properties.terminology:
         segment.SetTag(segment.GetTerminologyEntryTagName(), properties.terminology)
-    segment.AddRepresentation(LABELMAP, volumes.orientedImage((array > 0).astype(np.uint8), matrix))
+    segment.AddRepresentation(LABELMAP, _ownLabelmap(array > 0, matrix))
     if surface is not None:
         segment.AddRepresentation(SURFACE, surface)
     segmentId = segmentation.GenerateUniqueSegmentID(properties.name)
     segmentation.AddSegment(segment, segmentId)
     return segmentId
+
+
+def _ownLabelmap(inside: NDArray[np.bool_], matrix: Matrix) -> slicer.vtkOrientedImageData:
+    """The filled part of a mask on the mask's own lattice; a hundred segments of a whole CT would not fit into memory."""
+    places = [np.flatnonzero(inside.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
+    if not len(places[0]):
+        places = [np.zeros(1, np.int64)] * 3
+    start, stop = np.array([place[0] for place in places]), np.array([place[-1] + 1 for place in places])
+    crop = volumes.shiftedCrop(start, stop, (0, 0, 0))
+    image = volumes.orientedImage(inside[crop.slices].astype(np.uint8), matrix)
+    image.SetExtent([int(bound) for pair in zip(start, stop - 1) for bound in pair])
+    return image

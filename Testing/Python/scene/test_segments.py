@@ -159,3 +159,16 @@ def test_segment_outside_the_volume_is_empty(make, volume, ijk_to_ras):
     node = make.segmentation({"far": np.ones((2, 2, 2), np.uint8)}, geometry.shifted_origin(ijk_to_ras, (500, 0, 0)))
     assert segments.segmentBlock(node, ids(node)[0], volume).array.size == 0
     assert segments.segmentArray(node, ids(node)[0], volume).sum() == 0
+
+
+def test_segments_have_their_own_extent_on_the_common_lattice(make, ball, volume, ijk_to_ras, center):
+    mask = ball(ijk_to_ras, SHAPE, center, 8.0)
+    node = make.segmentation({"ball": mask, "nothing": np.zeros_like(mask)}, ijk_to_ras)
+    labelmap = node.GetSegmentation().GetNthSegment(0).GetRepresentation(segments.LABELMAP)
+    filled = np.argwhere(mask)[:, ::-1]
+    assert np.array(labelmap.GetExtent()).reshape(3, 2).tolist() == np.stack([filled.min(axis=0), filled.max(axis=0)], axis=1).tolist()
+    matrix = frames.toVtkMatrix(np.eye(4))
+    labelmap.GetImageToWorldMatrix(matrix)
+    np.testing.assert_allclose(frames.toArray(matrix), ijk_to_ras, atol=1e-9)
+    np.testing.assert_array_equal(segments.segmentArray(node, ids(node)[0], volume), mask)
+    assert segments.segmentArray(node, ids(node)[1], volume).sum() == 0
