@@ -8,18 +8,21 @@ import os
 import sys
 import types
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "scene")]
 try:
     import pythonqt
     import slicer
     import wrapper
+    from panel_case import MATRIX, SHAPE, stub_command
     from PySide6 import QtCore, QtGui, QtWidgets
 except ImportError:  # without the slicer-core wheel or PySide6 each test module skips itself, with the reason
     slicer = None
@@ -273,3 +276,73 @@ def widget(module: types.ModuleType) -> Iterator[Any]:
     outer.panel.frame = outer.frame
     yield outer.panel
     outer.cleanup()
+
+
+@pytest.fixture(scope="session")
+def stub_output(tmp_path_factory) -> str:
+    """The output folder of a finished job: a ball in the middle of the case's volume."""
+    from finished import write_outputs
+
+    from MedGSLib import geometry
+    from MedGSLib.job.folder import JobFolder
+    from MedGSLib.job.request import JobGeometry, JobInputs, JobRequest
+    from MedGSLib.volume import Label
+
+    inputs = JobInputs("image.nrrd", "mask.nrrd", (Label(1, "aorta"),))
+    folder = JobFolder.create(tmp_path_factory.mktemp("stub"), JobRequest(inputs, JobGeometry.from_matrix(MATRIX)))
+    for name in ("image.nrrd", "mask.nrrd"):
+        (folder.path / name).touch()
+    write_outputs(folder, [(geometry.transform_points(MATRIX, (np.array(SHAPE) - 1) / 2.0), 8.0)], SHAPE)
+    return str(folder.output)
+
+
+@pytest.fixture
+def case(slicer_stand_in) -> SimpleNamespace:
+    """A volume with a segmentation of two segments in the scene, under a rotated parent."""
+    from MedGSLib.scene import segments, volumes
+
+    scene = slicer_stand_in.scene
+    parent = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Registration")
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CTA")
+    volumes.setVoxels(volume, np.zeros(SHAPE[::-1], np.int16), MATRIX)
+    volume.CreateDefaultDisplayNodes()
+    volume.SetAndObserveTransformNodeID(parent.GetID())
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetAndObserveTransformNodeID(parent.GetID())
+    mask = np.zeros(SHAPE[::-1], np.uint8)
+    mask[2:6, 8:18, 8:22] = 1
+    for name in ("aorta", "kidney"):
+        segments.addSegment(segmentation.GetSegmentation(), segments.SegmentProperties(name, (1.0, 0.0, 0.0)), mask, MATRIX)
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    return SimpleNamespace(scene=scene, volume=volume, segmentation=segmentation, ids=segments.segmentIds(segmentation))
+
+
+@pytest.fixture
+def ready(case, widget, use) -> Any:
+    """The panel with the case's first segment chosen and the stub as worker."""
+    widget.initializeParameterNode()
+    widget.ui.segmentSelector.setSelectedSegmentIDs([case.ids[0]])
+    widget.ui.fastRadioButton.checked = True
+    use("quick")
+    return widget
+
+
+@pytest.fixture
+def use(widget, monkeypatch, stub_output) -> Callable[[str], None]:
+    """``use(way)`` lets the panel start the stub in one of its ways."""
+
+    def choose(way: str) -> None:
+        monkeypatch.setattr(type(widget.environment), "complaint", "")
+        monkeypatch.setattr(widget.environment, "command", lambda: stub_command(way, stub_output))
+        widget.updateState()
+
+    return choose
+
+
+@pytest.fixture
+def small_sample(slicer_stand_in, monkeypatch) -> None:
+    """The sample aneurysm on a coarse grid, since only its way into the scene is tested."""
+    sampledata = importlib.import_module("MedGSLib.panel.sampledata")
+    points = tuple(replace(point, size=(28, 28, 12), gapMm=10.0) for point in sampledata.TIME_POINTS)
+    monkeypatch.setattr(sampledata, "TIME_POINTS", points)
