@@ -107,7 +107,6 @@ class Panel(VTKObservationMixin):
         self.regionTimer.stop()
         slicer.app.disconnect("aboutToQuit()", self.onQuit)
         self.onQuit()
-        self.removeObservers()
 
     def enter(self) -> None:
         """The user opens the module."""
@@ -128,6 +127,7 @@ class Panel(VTKObservationMixin):
         self.comparison.stop()
         self.logic.session.stop()
         self.setParameterNode(None)
+        self.removeObservers()
 
     def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
         """The scene goes; the job keeps its folder and can be imported later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
@@ -16,6 +17,9 @@ from MedGSLib.panel import wording
 from MedGSLib.panel.session import PanelSession
 
 PREVIEW_WIDTH = 320
+READING_S = 6.0
+"""Time to read a sentence."""
+
 CONSOLE_PART = 4000
 """Bytes of the worker's console that go into a problem report."""
 
@@ -27,6 +31,7 @@ class ProgressView:
         self._ui = ui
         self._session = session
         self._previewed: Optional[Tuple[Path, float]] = None
+        self._readUntil = 0.0
         self.update()
 
     def update(self) -> None:
@@ -36,13 +41,14 @@ class ProgressView:
         ui.progressBar.visible = session.isBusy
         ui.progressBar.maximum = 0 if percent is None else 100
         ui.progressBar.value = percent or 0
-        if session.isBusy:
+        if session.isBusy and time.monotonic() >= self._readUntil:
             ui.statusLabel.text = wording.statusText(session.current, session.waiting)
         self._updatePreview()
 
     def say(self, sentence: str) -> None:
-        """Tell the user something that needs no answer."""
+        """Tell the user something that needs no answer, and leave the time to read it before a running job is shown again."""
         self._ui.statusLabel.text = sentence
+        self._readUntil = time.monotonic() + READING_S
         self.log(sentence)
 
     def log(self, line: str) -> None:

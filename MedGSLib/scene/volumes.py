@@ -237,6 +237,7 @@ def fitRegion(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLV
     low, high = np.array(bounds[::2]), np.array(bounds[1::2])
     roiNode.SetCenterWorld(*(low + high) / 2.0)
     roiNode.SetSizeWorld(*(high - low))
+    roiNode.CreateDefaultDisplayNodes()
 
 
 def boxCorners(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -345,3 +345,17 @@ def test_the_segment_that_is_edited_is_preselected(widget, case):
     editor.SetSelectedSegmentID(case.ids[1])
     widget.initializeParameterNode()
     assert list(widget.ui.segmentSelector.selectedSegmentIDs()) == [case.ids[1]]
+
+
+def test_what_is_said_during_a_run_can_be_read(ready, use, monkeypatch):
+    from MedGSLib.panel import progressview
+
+    use("slow")
+    ready.onReconstruct()
+    run(ready, lambda: "Fitting" in ready.ui.statusLabel.text)
+    ready.progress.say("Choose one baseline only.")
+    ready.onTimer()
+    assert ready.ui.statusLabel.text == "Choose one baseline only."
+    monkeypatch.setattr(progressview.time, "monotonic", lambda now=time.monotonic: now() + progressview.READING_S)
+    ready.progress.update()
+    assert "Fitting" in ready.ui.statusLabel.text

@@ -187,6 +187,7 @@ def test_unusable_volumes_and_regions_are_complained_of_before_a_job_is_made(sce
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "ROI")
     assert "'ROI' covers fewer" in missingInputs(SceneInput(case[0], case[1], roiNode=roi), {})[0]
     volumes.fitRegion(roi, case[0])
+    assert roi.GetDisplayNode() is not None
     assert missingInputs(SceneInput(case[0], case[1], roiNode=roi), {}) == []
     assert volumes.roiCrop(roi, case[0]) == volumes.Crop((0, 0, 0), SHAPE)
 
