@@ -185,4 +185,8 @@ def showSideBySide(nodes: ComparisonNodes) -> None:
             model.GetDisplayNode().AddViewNodeID(view.GetID())
     for model in nodes.baseline:
         overlay(model, views[1].GetID())
+    for model in nodes.followups:
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(model)
+        if legend is not None:
+            legend.AddViewNodeID(views[1].GetID())
     slicer.util.resetThreeDViews()

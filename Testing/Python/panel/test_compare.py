@@ -70,6 +70,10 @@ def test_results_are_listed_with_their_dates(widget, dates):
 
 
 def test_comparison_becomes_nodes(widget, dates):
+    views = [dates.scene.AddNewNodeByClass("vtkMRMLViewNode", f"View{number}") for number in (1, 2)]
+    layout = SimpleNamespace(setLayout=lambda _layout: None, threeDViewCount=2, resetThreeDViews=lambda: None)
+    layout.threeDWidget = lambda index: SimpleNamespace(mrmlViewNode=lambda: views[index])
+    slicer.app.layoutManager = lambda: layout
     tick(widget)
     widget.ui.registrationComboBox.setCurrentText("none")
     widget.ui.compareButton.click()
@@ -85,6 +89,10 @@ def test_comparison_becomes_nodes(widget, dates):
     model = dates.scene.GetFirstNodeByName("CTA2025 2025-03-01 tumour aligned")
     values = slicer.util.arrayFromModelPointData(model, "Growth (mm)")
     assert np.median(values) == pytest.approx(3.0, abs=0.3)
+    assert model.GetDisplayNode().GetViewNodeIDs() == (views[1].GetID(),) and views[0].GetLinkedControl()
+    assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(model).GetViewNodeIDs() == (views[1].GetID(),)
+    baseline = dates.scene.GetFirstNodeByName("CTA2024 2024-03-01 tumour")
+    assert [baseline.GetNthDisplayNode(index).GetViewNodeIDs() for index in range(2)] == [(view.GetID(),) for view in views]
     assert widget.ui.jumpButton.enabled and not widget.timer.isActive()
     place = []
     slicer.modules.markups = SimpleNamespace(logic=lambda: SimpleNamespace(JumpSlicesToLocation=lambda *where: place.append(where)))
