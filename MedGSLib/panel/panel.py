@@ -279,12 +279,14 @@ class Panel(VTKObservationMixin):
         news = session.poll()
         for event in news.events:
             self.progress.log(wording.logLine(event))
-        for job in news.ended:
-            self.onJobEnded(job)
-        self.progress.update()
-        if news.ended:
-            self.refreshJobs()
-            self.updateState()
+        try:
+            for job in news.ended:
+                self.onJobEnded(job)
+        finally:
+            self.progress.update()
+            if news.ended:
+                self.refreshJobs()
+                self.updateState()
         if not session.isBusy and not self.environment.isBusy and not self.comparison.isBusy:
             self.timer.stop()
 

@@ -359,3 +359,13 @@ def test_what_is_said_during_a_run_can_be_read(ready, use, monkeypatch):
     monkeypatch.setattr(progressview.time, "monotonic", lambda now=time.monotonic: now() + progressview.READING_S)
     ready.progress.update()
     assert "Fitting" in ready.ui.statusLabel.text
+
+
+def test_an_import_that_fails_unexpectedly_leaves_a_usable_panel(ready, monkeypatch):
+    monkeypatch.setattr(ready.logic, "importResult", lambda *_arguments: 1 / 0)
+    ready.onReconstruct()
+    with pytest.raises(ZeroDivisionError):
+        run(ready, lambda: False)
+    assert ready.ui.reconstructButton.text == "Reconstruct" and ready.ui.importJobButton.enabled
+    ready.onTimer()
+    assert not ready.timer.isActive()
