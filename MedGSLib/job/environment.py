@@ -211,6 +211,7 @@ class EnvironmentProbe:
         """End it, as nobody wants the answer any more."""
         if self._process is not None and self._facts is None:
             self._process.kill()
+            self._process.wait(1.0)
             self._facts = {"error": "stopped."}
 
 

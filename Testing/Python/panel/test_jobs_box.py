@@ -44,8 +44,7 @@ def test_a_waiting_job_is_neither_deleted_nor_queued_again(ready, use, slicer_st
 def test_a_job_that_ended_without_its_scene_is_told_once(ready, case):
     ready.onReconstruct()
     job = ready.logic.session.current
-    while job.folder.process().is_alive() or not job.folder.result_file.is_file():
-        time.sleep(0.02)
+    assert job._process.wait(30.0) and job.folder.result_file.is_file()
     ready.enter()
     assert "has finished" not in ready.ui.statusLabel.text, "it is followed"
     ready.logic.session._watched, ready.logic.session._queue._active = [], None  # as if the application had been started anew
