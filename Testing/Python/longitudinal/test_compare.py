@@ -7,7 +7,6 @@ import datetime
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -292,16 +291,6 @@ def test_a_comparison_can_be_cancelled() -> None:
 )
 def test_dates(text: str, expected: tuple[int, int, int] | None) -> None:
     assert parse_date(text) == (None if expected is None else datetime.date(*expected))
-
-
-def test_two_large_meshes_take_less_than_ten_seconds() -> None:
-    points = [
-        TimePoint(name, {"aorta": AneurysmTruth(AneurysmShape(growth_mm=growth)).mesh(0.42)}) for name, growth in (("a", 0.0), ("b", 3.0))
-    ]
-    assert points[0].surfaces["aorta"].GetNumberOfPolys() > 200_000
-    started = time.process_time()
-    compare(points, CompareConfig("none"))
-    assert time.process_time() - started < 10.0
 
 
 def test_comparing_needs_no_torch() -> None:
