@@ -17,7 +17,7 @@ from MedGSLib.io.stack import load_stack
 from MedGSLib.preparation import intensity_window
 from MedGSLib.volume import Label, SliceStack
 
-SUBSETS = ("development", "validation", "test")
+SUBSETS = ("development", "validation", "regions", "test")
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Case:
     """A volume all of whose slices are true.
 
     :ivar stack: image in 0..1 (the window of :func:`windowed`), and at most one segment; evenly spaced thin slices, all annotated.
-    :ivar subset: ``development`` where parameters were chosen on it, ``validation`` where its failures were looked at and mended, ``test``
-        where nothing was, or empty.
+    :ivar subset: ``development`` where parameters were chosen on it, ``validation`` where its failures were looked at and mended,
+        ``regions`` where the scan is a development scan but this part of it was not looked at, ``test`` where nothing was, or empty.
     """
 
     name: str

@@ -186,10 +186,15 @@ def test_the_sets_share_neither_slices_of_images_nor_segments(shared_data, reque
     for first, second in combinations(sets.values(), 2):
         assert not _segments(first) & _segments(second)
         assert not _slices_of_images(first) & _slices_of_images(second)
+    assert not _files(sets["test"]) & _files(sets["development"])
     for one in chain(*sets.values()):
         assert set(one.every) <= set(PROTOCOLS) and (shared_data / one.image).exists()
     loaded = sets["validation"][0].load(shared_data)
     assert loaded.stack.shape == (31, 160, 160) and loaded.subset == "validation"
+
+
+def _files(definitions: tuple[CaseDefinition, ...]) -> set[str]:
+    return {path for one in definitions for path in (one.image, one.mask) if path}
 
 
 def _segments(definitions: tuple[CaseDefinition, ...]) -> set[tuple[str, int]]:
