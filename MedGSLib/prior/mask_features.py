@@ -169,7 +169,7 @@ def _shape_of_all(
     distances: Planes, known: NDArray[np.float64], wanted: NDArray[np.float64], gap_over_pixel: tuple[float, float]
 ) -> Planes:
     """Shape interpolation by the slice network alone, which is quick."""
-    return interpolate_shape(distances, known, wanted, gap_over_pixel, with_rows=False)
+    return interpolate_shape(distances, known, wanted, gap_over_pixel, quick=True)
 
 
 def _shape_left_out(distances: Planes, known: NDArray[np.float64], gap_over_pixel: tuple[float, float]) -> Planes:

@@ -24,15 +24,12 @@ from MedGSLib.progress import Reporter
 Distances = NDArray[np.float32]
 
 FIELD_LIMIT_PX = 8.0
-ROW_SHARE = 0.75
-"""Of the row network in the mean of both; 0.65 to 0.8 are as good on the development set, a half is hardly worse."""
 LARGEST_LEVEL_SHIFT = 0.125
 """How far from the middle of its range the networks' field may be cut, so that its volume is what the annotated areas promise."""
 VOLUME_ERRORS = 0.5
 """Standard errors that the volume may be from that promise; on the development set best for volumes, and no worse than 0 or 1 for Dice."""
 MARGIN_PX = 12
 ISOTROPY_TOLERANCE = 0.02
-_UNITS_PER_GAP = 16
 _PLANES_AT_ONCE = 16
 _ODD_SIGNS = (-1.0) ** torch.arange(COEFFICIENTS).view(1, -1, 1, 1)
 
@@ -76,9 +73,9 @@ def interpolate_shape(
     gap_over_pixel: tuple[float, float],
     networks: tuple[SliceNetwork, RowNetwork] | None = None,
     reporter: Reporter | None = None,
-    with_rows: bool = True,
+    quick: bool = False,
 ) -> Distances:
-    """The weighted mean of both networks between the annotated slices; these keep their own distances, also beyond the first and last.
+    """The row network's shape between the annotated slices; these keep their own distances, also beyond the first and last.
 
     Between them the volume is within half a standard error of what the areas of the annotated slices promise.
 
@@ -86,7 +83,7 @@ def interpolate_shape(
     :param coordinates: (A,), increasing, in units of the slice gap that ``gap_over_pixel`` (row, column) refers to.
     :param wanted: (T,) in the same units.
     :param networks: for tests; the shipped ones by default.
-    :param with_rows: False for the slice network alone, which is several times faster and somewhat less exact.
+    :param quick: the slice network instead, which is several times faster and somewhat less exact.
     :return: float32 (T, H, W) in px of the column direction, between the slices within +-8 working pixels.
     """
     nearest = np.abs(coordinates[None, :] - wanted[:, None]).argmin(axis=1)
@@ -103,8 +100,10 @@ def interpolate_shape(
     work = _resample(distances[:, box[0], box[1]], steps) / np.float32(pixel)
     spans_px = np.clip(spans / pixel, *GAP_RANGE_PX)
     slice_network, row_network = networks or shipped_networks()
-    advance = _counter(reporter or Reporter(), work, gaps)
-    field = _network_field(work, spans_px, gaps, slice_network, row_network if with_rows else None, advance)
+    height, width = work.shape[1:]
+    units = len(gaps) if quick else height + width + 2 * _turned_side(height, width)
+    advance = _counter(reporter or Reporter(), units)
+    field = _network_field(work, spans_px, gaps, slice_network if quick else row_network, advance)
     sides = (box[0].stop - box[0].start, box[1].stop - box[1].start)
     inside = np.concatenate([gap.rows for gap in gaps])
     linear = interpolate_linear(distances[:, box[0], box[1]], coordinates, wanted[inside])
@@ -128,13 +127,11 @@ def _in_pixels(sure: Distances, linear: Distances, row_step: float) -> Distances
     return signed_distance_2d(sure, (row_step, 1.0))
 
 
-def _counter(reporter: Reporter, work: Distances, gaps: list[Gap]) -> Advance:
-    """Open the stage "shape", and return what counts its planes and gaps.
+def _counter(reporter: Reporter, total: int) -> Advance:
+    """Open the stage "shape", and return what counts its units of work: planes across the stack, or gaps.
 
     :raises Cancelled: there and from the counter, if the caller asks to stop.
     """
-    height, width = work.shape[1:]
-    total = height + width + 2 * _turned_side(height, width) + _UNITS_PER_GAP * len(gaps)
     reporter.start("shape", total, "Interpolating the shape of the segment")
     done = 0
 
@@ -187,23 +184,19 @@ def _restore(planes: Distances, steps: tuple[float, float], shape: tuple[int, in
 
 @torch.inference_mode()
 def _network_field(
-    distances: Distances,
-    spans_px: NDArray[np.float64],
-    gaps: list[Gap],
-    slice_network: SliceNetwork,
-    row_network: RowNetwork | None,
-    advance: Advance,
+    distances: Distances, spans_px: NDArray[np.float64], gaps: list[Gap], network: SliceNetwork | RowNetwork, advance: Advance
 ) -> Distances:
-    """Weighted mean of the networks given, each within +-8 px, for the wanted slices in the order of the gaps: (T, h, w)."""
+    """What a network finds, within +-8 px, for the wanted slices in the order of the gaps: (T, h, w)."""
     stack = torch.from_numpy(np.ascontiguousarray(distances))
     span_px = torch.from_numpy(spans_px.astype(np.float32))
-    rows = None if row_network is None else row_fields(row_network, stack, span_px, gaps, advance)
-    fields = []
-    for number, gap in enumerate(gaps):
-        found = slice_field_of_gap(slice_network, stack, span_px[gap.before], gap).clamp(-FIELD_LIMIT_PX, FIELD_LIMIT_PX)
-        fields.append(found if rows is None else torch.lerp(found, rows[number].clamp(-FIELD_LIMIT_PX, FIELD_LIMIT_PX), ROW_SHARE))
-        advance(_UNITS_PER_GAP)
-    return torch.cat(fields).numpy()
+    if isinstance(network, RowNetwork):
+        fields = row_fields(network, stack, span_px, gaps, advance)
+    else:
+        fields = []
+        for gap in gaps:
+            fields.append(slice_field_of_gap(network, stack, span_px[gap.before], gap))
+            advance(1)
+    return torch.cat(fields).clamp(-FIELD_LIMIT_PX, FIELD_LIMIT_PX).numpy()
 
 
 def slice_field_of_gap(network: SliceNetwork, stack: Tensor, span_px: Tensor, gap: Gap) -> Tensor:

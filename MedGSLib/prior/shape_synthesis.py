@@ -13,15 +13,19 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter, label, zoom
+from scipy.ndimage import distance_transform_edt, gaussian_filter, label, zoom
 
 SIDE = 64
 GAP_RANGE_PX = (1.5, 9.6)
 LEAST_FILLED, MOST_FILLED = 0.01, 0.7
 COARSE_SCALE = 4.0
 """Random fields smoother than this many voxels are made on every second voxel and interpolated."""
+THIN_ROUGHNESS = 0.3
+"""Of thin shapes, in that of solid ones, which would tear them."""
 
 Field = NDArray[np.float32]
+Family = Callable[[Generator], Field]
+"""Draws a level-set function (64, 64, 64), positive inside."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +52,28 @@ def _axes() -> tuple[Field, Field, Field]:
 Z, Y, X = _axes()
 
 
-def make_shapes(count: int, seed: int) -> ShapeSet:
-    """Draw ``count`` shapes; the same seed gives the same shapes."""
+def make_shapes(count: int, seed: int, families: tuple[Family, ...] = ()) -> ShapeSet:
+    """Draw ``count`` shapes of some families, :data:`SOLID_FAMILIES` by default; the same seed gives the same shapes."""
     rng = np.random.default_rng(seed)
     packed = np.empty((count, SIDE**3 // 8), np.uint8)
     made = 0
     while made < count:
-        inside = _draw_shape(rng)
+        inside = _draw_shape(rng, families or SOLID_FAMILIES)
         if LEAST_FILLED <= inside.mean() <= MOST_FILLED:
             packed[made] = np.packbits(inside)
             made += 1
     return ShapeSet(packed)
 
 
-def _draw_shape(rng: Generator) -> NDArray[np.bool_]:
-    family = _FAMILIES[rng.integers(len(_FAMILIES))]
+def _draw_shape(rng: Generator, families: tuple[Family, ...]) -> NDArray[np.bool_]:
+    family = families[rng.integers(len(families))]
     field = family(rng)
     if family is _random_field:
         return _one_component(rng, field > 0)
     if rng.random() < 0.7:
         scale = float(np.exp(rng.uniform(np.log(2.5), np.log(9.0))))
-        field = field + np.float32(rng.uniform(0.1, 0.35) * scale) * _noise(rng, scale)
+        share = THIN_ROUGHNESS if family in THIN_FAMILIES else 1.0
+        field = field + np.float32(share * rng.uniform(0.1, 0.35) * scale) * _noise(rng, scale)
     return field > 0
 
 
@@ -185,4 +190,55 @@ def _star(rng: Generator) -> Field:
     return field.astype(np.float32)
 
 
-_FAMILIES: tuple[Callable[[Generator], Field], ...] = (_random_field, _ellipsoids, _tubes, _star)
+def _shell(rng: Generator) -> Field:
+    """Hollow organs and rings: the outermost voxels of a solid shape, thicker here and thinner there, at times open on a side."""
+    solid = _SOLID_LEVEL_SETS[rng.integers(len(_SOLID_LEVEL_SETS))](rng)
+    depth = distance_transform_edt(solid > 0).astype(np.float32) - np.float32(0.5)
+    thickness = np.float32(np.exp(rng.uniform(np.log(1.5), np.log(8.0))))
+    field = np.minimum(depth, thickness * (1 + np.float32(rng.uniform(0, 0.4)) * _noise(rng, rng.uniform(4, 12))) - depth)
+    if rng.random() < 0.5:
+        normal = rng.standard_normal(3)
+        z, y, x = _centred(rng, normal / np.linalg.norm(normal))
+        field = np.minimum(field, z + y + x)
+    return field
+
+
+def _centred(rng: Generator, normal: NDArray[np.float64]) -> tuple[Field, Field, Field]:
+    """The parts (z, y, x) of the signed distance to a plane near the middle of the cube."""
+    parts = [np.float32(share) * (axis - np.float32(rng.uniform(20, 44))) for share, axis in zip(normal, (Z, Y, X))]
+    return parts[0], parts[1], parts[2]
+
+
+def _bones(rng: Generator) -> Field:
+    """Bent plates and tapering processes, mostly on a body."""
+    field = np.full((SIDE, SIDE, SIDE), -99.0, np.float32)
+    if rng.random() < 0.7:
+        field = np.maximum(field, _SOLID_LEVEL_SETS[rng.integers(2)](rng))
+    for _ in range(rng.integers(1, 4)):
+        field = _smooth_union(field, _plate(rng), rng.uniform(0.2, 1.0))
+    for _ in range(rng.integers(0, 4)):
+        start = rng.uniform(16, 48, 3)
+        end = start + rng.normal(0, 16, 3)
+        radius = float(np.exp(rng.uniform(np.log(1.2), np.log(6.0))))
+        field = _smooth_union(field, _cone(start, end, radius, radius * rng.uniform(0.3, 1.0)), rng.uniform(0.2, 1.0))
+    return field
+
+
+def _plate(rng: Generator) -> Field:
+    """A bent sheet of 1.5 to 7 voxels with an elliptic outline."""
+    rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+    centre = rng.uniform(16, 48, 3)
+    offsets = (Z - np.float32(centre[0]), Y - np.float32(centre[1]), X - np.float32(centre[2]))
+    u, v, w = (sum(offset * np.float32(rotation[i, j]) for i, offset in enumerate(offsets)) for j in range(3))
+    axes = np.exp(rng.uniform(np.log(5.0), np.log(28.0), 2)).astype(np.float32)
+    bend = rng.normal(0, 0.012, 3).astype(np.float32)
+    height = w - bend[0] * u * u - bend[1] * v * v - bend[2] * u * v
+    half = np.float32(np.exp(rng.uniform(np.log(0.75), np.log(3.5))))
+    outline = (1 - np.sqrt((u / axes[0]) ** 2 + (v / axes[1]) ** 2)) * axes.min()
+    return np.minimum(half - np.abs(height), outline).astype(np.float32)
+
+
+_SOLID_LEVEL_SETS: tuple[Family, ...] = (_ellipsoids, _tubes, _star)
+SOLID_FAMILIES: tuple[Family, ...] = (_random_field, _ellipsoids, _tubes, _star)
+THIN_FAMILIES: tuple[Family, ...] = (_shell, _bones)
+"""Sheets and processes, which a slice in between can show and its neighbours miss."""

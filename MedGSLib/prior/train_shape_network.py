@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from MedGSLib.prior.mask_distance import slice_signed_distances
 from MedGSLib.prior.shape_network import SLICE_LIMIT_PX, RowNetwork, SliceNetwork, between, row_signed_distance, save_networks
-from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX, SIDE, ShapeSet, make_shapes
+from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX, SIDE, THIN_FAMILIES, ShapeSet, make_shapes
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class TrainingPlan:
 
     shapes: int = 6000
     seed: int = 7
+    thin_shapes: int = 2400
     slice_channels: int = 64
     slice_iterations: int = 10000
     slice_batch: int = 16
@@ -52,6 +53,8 @@ class TrainingPlan:
     row_iterations: int = 14000
     row_batch: int = 24
     row_rate: float = 1.5e-3
+    row_refining: int = 5000
+    row_refining_rate: float = 8e-4
     row_gaps: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9)
     row_count: int = 12
 
@@ -147,15 +150,24 @@ def train_networks(plan: TrainingPlan) -> tuple[SliceNetwork, RowNetwork]:
     """Both networks from scratch; the same plan on the same machine gives the same weights."""
     torch.set_num_threads(1)
     shapes = make_shapes(plan.shapes, plan.seed)
-    log.info("%d shapes made", plan.shapes)
-    return train_slices(plan, shapes), train_rows(plan, shapes)
+    thin = make_shapes(plan.thin_shapes, plan.seed, THIN_FAMILIES)
+    log.info("%d shapes made", plan.shapes + plan.thin_shapes)
+    everything = ShapeSet(np.concatenate([shapes.packed, thin.packed]))
+    return train_slices(plan, shapes), refine_rows(train_rows(plan, shapes), plan, everything)
 
 
 def train_rows(plan: TrainingPlan, shapes: ShapeSet) -> RowNetwork:
-    """The row network alone."""
+    """The row network alone, taught by solid shapes."""
     rng = _seeded(plan)
     network = RowNetwork(plan.row_channels, plan.row_depth, plan.row_context)
     return train(network, lambda net: row_loss(net, shapes, plan, rng), plan.row_iterations, plan.row_rate)
+
+
+def refine_rows(network: RowNetwork, plan: TrainingPlan, shapes: ShapeSet) -> RowNetwork:
+    """A second course of the row network, which shows it thin shapes too; it starts from the weights as they would be stored."""
+    network.load_state_dict({name: value.half().float() for name, value in network.state_dict().items()})
+    rng = np.random.default_rng(plan.seed + 2)
+    return train(network, lambda net: row_loss(net, shapes, plan, rng), plan.row_refining, plan.row_refining_rate)
 
 
 def train_slices(plan: TrainingPlan, shapes: ShapeSet) -> SliceNetwork:
