@@ -24,6 +24,9 @@ from MedGSLib.uncertainty import measured_error_mm, position_error_mm
 from MedGSLib.volume import SliceStack
 
 SCHEMA_VERSION = 1
+MANY_REPEATED, ALL_REPEATED = 0.2, 0.95
+"""Shares of slices that equal their neighbour from which a mask was drawn on thicker slices, and up to which it is no prism."""
+FEWEST_PAIRS = 4
 NOTICE = "Research use only. Slices between the acquired ones are interpolated, not measured."
 PACKAGES = ("torch", "numpy", "numba", "gsplat", "vtk", "SimpleITK", "scikit-image", "scipy", "safetensors")
 
@@ -77,6 +80,13 @@ def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfChec
     profile = prepared.report["profile"]
     if profile.get("doubtful"):
         found.append(f"{profile['reason']} {thickness_decision(profile)}")
+    for number, segment in enumerate(prepared.stack.labels):
+        share = repeated_share(prepared.stack, number)
+        if MANY_REPEATED <= share <= ALL_REPEATED:
+            found.append(
+                f"{100 * share:.0f} % of the slices of {segment.name} repeat the one before exactly, so it was drawn on thicker slices than "
+                "these; the result keeps the steps between them. Where those slices are known, name them as the annotated ones."
+            )
     smoothness = None if prepared.prior is None else prepared.prior.report.get("stack_smoothness")
     if smoothness is not None and smoothness >= CERTAIN:
         found.append("Neighbouring slices overlap or were smoothed together, so the result is as smooth along the stack as they are.")
@@ -92,6 +102,17 @@ def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfChec
             part = f"{100 * (1 - check.mask_share(label)):.0f} %"
             found.append(f"On left-out slices linear interpolation of the contours of {label} did better: {part} of it comes from that.")
     return found
+
+
+def repeated_share(stack: SliceStack, number: int) -> float:
+    """Of the annotated slices that show segment ``number``, the share that equals the annotated slice before it; 0 for fewer than 5."""
+    assert stack.occupancy is not None
+    shown = stack.occupancy[number, stack.annotated]
+    filled = shown.any(axis=(1, 2))
+    pairs = np.flatnonzero(filled[1:] & filled[:-1])
+    if len(pairs) < FEWEST_PAIRS:
+        return 0.0
+    return float((shown[pairs] == shown[pairs + 1]).all(axis=(1, 2)).mean())
 
 
 def versions() -> dict[str, str]:

@@ -129,6 +129,17 @@ def test_what_is_out_of_the_ordinary_is_remarked_on():
     assert "'cubic'" in blended and "30 %" in blended
 
 
+@pytest.mark.parametrize(("width_of_slice", "percent"), [(lambda k: 4 + k // 2, 50), (lambda k: 4 + k, None), (lambda k: 6, None)])
+def test_a_mask_drawn_on_thicker_slices_is_remarked_on(width_of_slice, percent):
+    occupancy = np.zeros((1, 9, 20, 20), np.float32)
+    for k in range(9):
+        occupancy[0, k, 2 : 2 + width_of_slice(k), 2:9] = 1.0
+    stack = SliceStack(None, occupancy, (Label(1, "liver"),), np.ones(9, bool), np.arange(9.0), MATRIX)
+    config = preset_config("fast", mode="mask", scale=2, self_check=False)
+    found = remarks(prepare(stack, config, Reporter()), config, None)
+    assert [("liver" in remark, f"{percent} %" in remark) for remark in found] == ([] if percent is None else [(True, True)])
+
+
 def test_overlapping_slices_are_remarked_on():
     image = np.linspace(0, 1, 6, dtype=np.float32)[:, None, None] + np.random.default_rng(0).random((1, 12, 14)).astype(np.float32)
     stack = SliceStack(image, None, (), np.ones(6, bool), np.arange(6.0), MATRIX)
