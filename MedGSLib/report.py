@@ -84,8 +84,8 @@ def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfChec
         share = repeated_share(prepared.stack, number)
         if MANY_REPEATED <= share <= ALL_REPEATED:
             found.append(
-                f"{100 * share:.0f} % of the slices of {segment.name} repeat the one before exactly, so it was drawn on thicker slices than "
-                "these; the result keeps the steps between them. Where those slices are known, name them as the annotated ones."
+                f"{100 * share:.0f} % of the slices of {segment.name} repeat the one before exactly, so it was drawn on thicker slices "
+                "than these; the result keeps the steps between them. Where those slices are known, name them as the annotated ones."
             )
     smoothness = None if prepared.prior is None else prepared.prior.report.get("stack_smoothness")
     if smoothness is not None and smoothness >= CERTAIN:

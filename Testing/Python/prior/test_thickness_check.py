@@ -10,7 +10,13 @@ from MedGSLib.io.stack import build_stack
 from MedGSLib.phantom import make_aneurysm
 from MedGSLib.preparation import gap_over_pixel
 from MedGSLib.prior.profile import SliceProfile
-from MedGSLib.prior.thickness_check import abruptness_excess, supported_profile, thickness_doubt
+from MedGSLib.prior.thickness_check import (
+    abruptness_excess,
+    detail_correlation,
+    overlap_correlation,
+    supported_profile,
+    thickness_doubt,
+)
 
 GAP_PX = 4
 
@@ -58,6 +64,28 @@ def test_anatomy_that_is_coarser_along_the_stack_does_not_hide_a_wrong_thickness
 def test_noise_of_the_scanner_does_not_accuse_a_true_thickness():
     slices = thick(texture()) + np.random.default_rng(3).normal(0.0, 0.05, (20, 64, 60)).astype(np.float32)
     assert not doubt(slices, 1.0)["doubtful"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "expected"), [("box", 1.0, 0.0), ("box", 0.5, 0.0), ("box", 1.5, 1 / 3), ("box", 2.0, 0.5), ("gaussian", 1.0, 0.24)]
+)
+def test_overlapping_slices_share_noise_as_their_profiles_overlap(kind, width, expected):
+    assert overlap_correlation(SliceProfile(kind, width)) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(4, 0.0), (6, 1 / 3), (8, 0.5)])
+def test_the_correlation_of_noise_is_measured(width, expected):
+    thin = np.random.default_rng(5).normal(0.5, 0.1, (80, 64, 60)).astype(np.float32)
+    assert detail_correlation(thick(thin, width)) == pytest.approx(expected, abs=0.02)
+    assert detail_correlation(thick(thin)[:, :20, :10]) is None
+
+
+@pytest.mark.parametrize(("width", "doubtful"), [(4, True), (6, False)])
+def test_a_slightly_abrupt_change_is_doubtful_where_noise_shows_no_overlap(width, doubtful):
+    """Strong noise hides a wrong thickness from the abruptness alone."""
+    thin = 0.6 * texture() + 0.2 + np.random.default_rng(7).normal(0.0, 0.08, (80, 64, 60)).astype(np.float32)
+    found = doubt(thick(thin, width), 1.5)
+    assert found["doubtful"] is doubtful and found["abruptness_excess"] < 0.22, found
 
 
 def test_the_excess_is_blind_to_contrast():
