@@ -1,13 +1,13 @@
 """Quality on left-out real slices, MedGS beside what a user could pick instead: all cases of the data folder, one table, one figure.
 
-    python Testing/Benchmarks/quality.py [--data ../shared/data] [--subset test validation development]
+    python Testing/Benchmarks/quality.py [--data ../shared/data] [--subset test regions validation development]
         [--protocols image mask sparse thick] [--cases NAME ...] [--rounds 1 2 3 4] [--minutes M] [--threads N]
         [-o Testing/Benchmarks/results]
 
-Round 1 measures the alternatives and ``standard`` on every problem, round 2 ``high`` on images, round 3 the prior alone, ``fast`` and a
-shortened ``paper``, round 4 two more seeds of ``standard`` on the first n of each case, round 5 the full ``paper`` schedule on the case
-that is small enough for it. Each cell is stored when it is done; a run that was stopped, or ran out of its minutes, is continued by the
-same command.
+Round 1 measures the alternatives and ``standard`` on every problem, round 2 ``high`` on images, round 3 the prior alone and ``fast``, round
+4 two more seeds of ``standard`` on the first n of each case, round 5, which takes hours, ``paper``: shortened on the first n of each case,
+the full schedule on the case that is small enough for it. Each cell is stored when it is done; a run that was stopped, or ran out of its
+minutes, is continued by the same command.
 """
 
 from __future__ import annotations
@@ -83,12 +83,10 @@ def methods(wanted: Wanted, stage: int) -> Iterator[tuple[str, int]]:
         yield "medgs:high", 0
     elif stage == 3 and right:
         yield from (("prior:standard", 0), ("medgs:fast", 0))
-        if wanted.protocol != THICK and wanted.place == 0:
-            yield "medgs:paper_short", 0
     elif stage == 4 and right and wanted.place == 0:
         yield from (("medgs:standard", 1), ("medgs:standard", 2))
-    elif stage == 5 and wanted.definition.name == FULL_PAPER_CASE:
-        yield "medgs:paper", 0
+    elif stage == 5 and wanted.protocol != THICK and wanted.place == 0:
+        yield ("medgs:paper" if wanted.definition.name == FULL_PAPER_CASE else "medgs:paper_short"), 0
 
 
 def tasks(found: list[Wanted], rounds: list[int], data: Path) -> Iterator[Task]:
