@@ -20,12 +20,13 @@ from MedGSLib.uncertainty import (
     PIXEL_SHARE,
     POSITION_ARRAY,
     POSITION_SHARE,
-    SIGNAL_SHARE,
     UNCHECKED_DOUBT_FACTOR,
     UNCHECKED_POSITION_SHARE,
+    USUAL_SIGNAL_SHARE,
     add_position_band,
     image_band,
     position_error_mm,
+    signal_share,
 )
 from MedGSLib.volume import Label, SliceStack
 
@@ -67,8 +68,10 @@ def test_a_check_maps_the_rank_of_the_doubt_to_measured_errors():
     check = SelfCheck(3, doubt_bins=(10.0, 30.0), error_bins=(0.05, 0.25))
     doubt = np.broadcast_to(np.linspace(0.0, 0.4, 22, dtype=np.float32), (21, 20, 22))
     band = image_band(doubt, clean, check)
-    np.testing.assert_allclose(band[2][:, [0, 21]], np.broadcast_to([SIGNAL_SHARE * 0.05, SIGNAL_SHARE * 0.25], (20, 2)), rtol=1e-5)
-    np.testing.assert_allclose(band[2][:, 10:12].mean(), SIGNAL_SHARE * 0.15, rtol=0.05)
+    np.testing.assert_allclose(
+        band[2][:, [0, 21]], np.broadcast_to([USUAL_SIGNAL_SHARE * 0.05, USUAL_SIGNAL_SHARE * 0.25], (20, 2)), rtol=1e-5
+    )
+    np.testing.assert_allclose(band[2][:, 10:12].mean(), USUAL_SIGNAL_SHARE * 0.15, rtol=0.05)
     assert not band[4].any()
 
 
@@ -80,7 +83,17 @@ def test_noise_does_not_shrink_with_the_distance_of_slices():
     band = image_band(doubt, noisy, SelfCheck(3, doubt_bins=(0.2, 0.8), error_bins=(level, level)))
     np.testing.assert_allclose(band[2], level, rtol=0.08)
     band = image_band(doubt, noisy, SelfCheck(3, doubt_bins=(0.2, 0.8), error_bins=(10 * level, 10 * level)))
-    np.testing.assert_allclose(band[2], 10 * SIGNAL_SHARE * level, rtol=0.05)
+    np.testing.assert_allclose(band[2], 10 * USUAL_SIGNAL_SHARE * level, rtol=0.05)
+
+
+@pytest.mark.parametrize(("period", "share"), [(3.0, 0.7), (4.0, 0.325), (40.0, 0.23)])
+def test_the_error_grows_with_the_distance_only_while_slices_have_something_in_common(period, share):
+    """Of a wave of few slices all of the error is left at half the distance; of one of many slices, a sixteenth of its square."""
+    angle = 2 * np.pi / period * np.arange(40)[:, None, None] + np.random.default_rng(0).uniform(0, 2 * np.pi, (1, 24, 24))
+    smooth = (0.5 + 0.4 * np.sin(angle)).astype(np.float32).repeat(4, axis=1).repeat(4, axis=2)
+    assert signal_share(smooth, np.arange(40.0)) == pytest.approx(share, abs=0.01)
+    assert signal_share(smooth[:5], np.arange(5.0)) == USUAL_SIGNAL_SHARE
+    assert signal_share(smooth, np.arange(40.0) ** 1.1) == USUAL_SIGNAL_SHARE
 
 
 def test_thick_slices_are_uncertain_on_their_own_plane_too():
