@@ -140,6 +140,12 @@ def place_tolerance(gap_mm: float) -> float:
     return max(UNIFORM_TOLERANCE * gap_mm, min(ROUNDED_MM, LATTICE_TOLERANCE * gap_mm)) + _ROUNDING_MM
 
 
+def is_evenly_spaced(positions: NDArray[np.float64]) -> bool:
+    """Whether each gap of slices at ``positions`` (S,), at least 2, in any unit, is the mean gap but for ``UNIFORM_TOLERANCE`` of it."""
+    gaps = np.diff(positions)
+    return bool(np.abs(gaps - gaps.mean()).max() <= UNIFORM_TOLERANCE * gaps.mean())
+
+
 def regular_gap(positions_mm: NDArray[np.float64]) -> Optional[float]:
     """The gap (mm) of slices that are evenly spaced from the first to the last; None of others.
 

@@ -8,7 +8,7 @@ from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from MedGSLib.dense import way_to_slices
-from MedGSLib.geometry import UNIFORM_TOLERANCE, transform_points
+from MedGSLib.geometry import is_evenly_spaced, transform_points
 from MedGSLib.mesh import POSITION_ARRAY
 from MedGSLib.preparation import Preparation
 from MedGSLib.prior.thickness_check import noise_variance
@@ -68,8 +68,7 @@ def signal_share(slices: NDArray[np.float32], coordinates: NDArray[np.float64]) 
     :param slices: (S, H, W), normalised. :param coordinates: (S,) in gaps.
     :return: :data:`USUAL_SIGNAL_SHARE` for slices that are too few, unevenly spaced, or nothing but noise.
     """
-    gaps = np.diff(coordinates)
-    if len(slices) < FEWEST_SLICES or np.abs(gaps - gaps.mean()).max() > UNIFORM_TOLERANCE * gaps.mean():
+    if len(slices) < FEWEST_SLICES or not is_evenly_spaced(coordinates):
         return USUAL_SIGNAL_SHARE
     seen = np.clip(slices, 0.0, 1.0)
     noise = 1.5 * noise_variance(seen)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
 from MedGSLib.evaluation.names import IMAGE, MASK, PROTOCOLS, SPARSE, THICK
-from MedGSLib.geometry import UNIFORM_TOLERANCE, shifted_origin
+from MedGSLib.geometry import is_evenly_spaced, shifted_origin
 from MedGSLib.io.stack import load_stack
 from MedGSLib.preparation import intensity_window
 from MedGSLib.volume import Label, SliceStack
@@ -36,8 +36,7 @@ class Case:
     def __post_init__(self) -> None:
         if len(self.stack.labels) > 1:
             raise InputError(f"The case {self.name} has {len(self.stack.labels)} segments, and one is compared at a time.")
-        gaps = np.diff(self.stack.positions_mm)
-        if len(gaps) < 2 or np.abs(gaps - gaps.mean()).max() > UNIFORM_TOLERANCE * gaps.mean():
+        if len(self.stack.positions_mm) < 3 or not is_evenly_spaced(self.stack.positions_mm):
             raise InputError(f"Slices can only be left out of a volume of at least 3 evenly spaced slices, and {self.name} is none.")
         object.__setattr__(self, "stack", replace(self.stack, annotated=np.ones(self.stack.shape[0], bool), slice_thickness_mm=None))
 

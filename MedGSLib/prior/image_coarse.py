@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import gaussian_filter
+
+from MedGSLib.prior.pixel_steps import Steps, resampled, stepped_shape
 
 Slices = NDArray[np.float32]
-Steps = tuple[float, float]
 
 COARSE_GAP_PX = 8.0
 """Gap in coarse pixels."""
@@ -48,20 +49,12 @@ def coarsened(slices: Slices, steps: Steps) -> Slices:
     :return: float32 (S, h, w); the last pixels lie on or behind the last ones given.
     """
     smooth = gaussian_filter(slices, [BLUR * step if step > 1 else 0.0 for step in steps], axes=(1, 2), mode="nearest")
-    shape = tuple(math.ceil((side - 1) / step) + 1 for side, step in zip(slices.shape[1:], steps, strict=True))
-    return _resampled(smooth, steps, shape, order=1)
+    return resampled(smooth, steps, stepped_shape(slices.shape[1:], steps), order=1)
 
 
 def refined(slices: Slices, steps: Steps, shape: tuple[int, int]) -> Slices:
     """The reverse of :func:`coarsened` for what coarse pixels show, by cubic splines onto ``shape`` (H, W) pixels."""
-    return _resampled(slices, (1.0 / steps[0], 1.0 / steps[1]), shape, order=3)
-
-
-def _resampled(slices: Slices, steps: Steps, shape: tuple[int, ...], order: int) -> Slices:
-    out = np.empty((len(slices), *shape), np.float32)
-    for source, target in zip(slices, out, strict=True):
-        affine_transform(source, steps, output_shape=shape, output=target, order=order, mode="nearest")
-    return out
+    return resampled(slices, (1.0 / steps[0], 1.0 / steps[1]), shape, order=3)
 
 
 def mix_in_coarse(image: Slices, spread: Slices, coarse: Slices, steps: Steps, share: float) -> None:

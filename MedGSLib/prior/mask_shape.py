@@ -17,6 +17,7 @@ from torch.nn import functional
 from MedGSLib.baselines.masks import interpolate_linear
 from MedGSLib.prior.mask_areas import voxels_of_areas, with_promised_volume
 from MedGSLib.prior.mask_distance import signed_distance_2d
+from MedGSLib.prior.pixel_steps import Steps, resampled, stepped_shape
 from MedGSLib.prior.shape_network import COEFFICIENTS, SLICE_PADDING, RowNetwork, SliceNetwork, between, load_networks, row_signed_distance
 from MedGSLib.prior.shape_synthesis import GAP_RANGE_PX
 from MedGSLib.progress import Reporter
@@ -166,20 +167,18 @@ def _filled_box(distances: Distances, margin: int) -> tuple[slice, slice]:
     return sides[0], sides[1]
 
 
-def _resample(planes: Distances, steps: tuple[float, float]) -> Distances:
+def _resample(planes: Distances, steps: Steps) -> Distances:
     """Planes (A, H, W) on square working pixels, ``steps`` (row, column) source pixels apart."""
     if all(abs(step - 1) < 1e-6 for step in steps):
         return planes.astype(np.float32)
-    shape = tuple(int(math.ceil((side - 1) / step)) + 1 for side, step in zip(planes.shape[1:], steps))
-    return np.stack([affine_transform(plane, steps, output_shape=shape, order=1, mode="nearest") for plane in planes])
+    return resampled(planes, steps, stepped_shape(planes.shape[1:], steps), order=1)
 
 
-def _restore(planes: Distances, steps: tuple[float, float], shape: tuple[int, int]) -> Distances:
+def _restore(planes: Distances, steps: Steps, shape: tuple[int, int]) -> Distances:
     """The inverse of :func:`_resample`, on ``shape`` (H, W) source pixels."""
     if all(abs(step - 1) < 1e-6 for step in steps):
         return planes
-    back = tuple(1 / step for step in steps)
-    return np.stack([affine_transform(plane, back, output_shape=shape, order=3, mode="nearest") for plane in planes])
+    return resampled(planes, (1.0 / steps[0], 1.0 / steps[1]), shape, order=3)
 
 
 @torch.inference_mode()

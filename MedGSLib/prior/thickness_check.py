@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from MedGSLib.geometry import UNIFORM_TOLERANCE
+from MedGSLib.geometry import is_evenly_spaced
 from MedGSLib.prior.profile import SliceProfile
 
 ABRUPTNESS_LIMIT = 0.22
@@ -105,8 +105,7 @@ def abruptness_excess(
 
     :return: the excess, or None where it cannot be told.
     """
-    gaps = np.diff(coordinates)
-    if len(slices) < FEWEST_SLICES or np.abs(gaps - gaps.mean()).max() > UNIFORM_TOLERANCE * gaps.mean():
+    if len(slices) < FEWEST_SLICES or not is_evenly_spaced(coordinates):
         return None
     slices = np.clip(slices, 0.0, 1.0)
     noise = noise_variance(slices)

@@ -167,3 +167,10 @@ def test_small_differences_that_add_up_are_irregular() -> None:
     grid = geometry.output_grid(positions, scale=2)
     found = grid.acquired >= 0
     assert np.abs(grid.positions_mm[grid.acquired[found]] - positions[found]).max() <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"), [([0, 3, 6], True), ([0, 3.02, 6, 9], True), ([0, 3.05, 6, 9], False), ([-2, 1], True), ([0, 1, 3], False)]
+)
+def test_even_spacing_is_told_to_a_hundredth_of_the_gap(positions: list[float], expected: bool) -> None:
+    assert geometry.is_evenly_spaced(np.array(positions, float)) is expected

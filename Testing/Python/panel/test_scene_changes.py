@@ -15,12 +15,17 @@ pytest.importorskip("SimpleITK")
 from panel_case import MATRIX, SHAPE, run  # noqa: E402
 
 
-def test_closing_the_scene_keeps_the_job_for_a_later_import(ready, case, use):
+def job_of_a_closed_scene(ready, case, use):
     use("slow")
     ready.onReconstruct()
     job = ready.logic.session.current
     run(ready, lambda: job.last_event is not None)
     case.scene.Clear(False)
+    return job
+
+
+def test_closing_the_scene_keeps_the_job_for_a_later_import(ready, case, use):
+    job = job_of_a_closed_scene(ready, case, use)
     assert ready.logic.session.isBusy and "scene was closed" in ready.ui.logTextEdit.plainText
     ready.logic.session.cancel()
     run(ready, lambda: not ready.logic.session.isBusy)
@@ -39,11 +44,7 @@ def test_job_of_a_closed_scene_does_not_enter_the_next_one(ready, case, use):
     """Not even where the next patient's volume has the same name, ID and geometry."""
     from MedGSLib.scene import volumes
 
-    use("slow")
-    ready.onReconstruct()
-    job = ready.logic.session.current
-    run(ready, lambda: job.last_event is not None)
-    case.scene.Clear(False)
+    job = job_of_a_closed_scene(ready, case, use)
     volume = case.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CTA")
     volumes.setVoxels(volume, np.zeros(SHAPE[::-1], np.int16), MATRIX)
     assert not ready.logic.session.belongsTo(case.scene, job.folder)
