@@ -7,6 +7,7 @@ its stack factor is ``exp(-d^2 / (2 sigma^2))``. With degree 1 and the amplitude
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ SHRINK_LIMIT = 0.1
 
 _SHRINK_REACH = math.sqrt(-2.0 * math.log(SHRINK_LIMIT))
 _CULL_ELEMENTS = 1 << 22
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+"""Whether cuts on the CPU can be done by a kernel."""
 
 
 @dataclass(frozen=True)
@@ -184,20 +188,35 @@ class FoldedGaussians(nn.Module):
         t = t.to(dtype=self.position.dtype, device=self.position.device)
         slice_index, gaussian_index = _near_pairs(t, self.position.detach(), self.log_spread.detach().exp() * self.settings.reach)
         starts = torch.searchsorted(slice_index, torch.arange(t.numel() + 1, device=t.device))
+        cut = self._cut_by_kernel if t.device.type == "cpu" and HAS_NUMBA else self._cut
+        center, conic, weight, values = cut(t, starts, slice_index, gaussian_index)
+        return SlicedGaussians(
+            slice_start=starts,
+            slice_index=slice_index,
+            gaussian_index=gaussian_index,
+            center=center,
+            conic=conic,
+            weight=weight,
+            values=values,
+        )
+
+    def _cut_by_kernel(self, t: Tensor, starts: Tensor, slice_index: Tensor, gaussian_index: Tensor) -> tuple[Tensor, ...]:
+        """What :meth:`_cut` does, in one pass."""
+        from MedGSLib.raster.cut_cpu import Cut
+
+        tensors = (getattr(self, name) for name in PARAMETER_NAMES)
+        kinds = self.settings.fold == "shrink", self.settings.blending != "normalized"
+        return Cut.apply(*tensors, t, starts, slice_index, gaussian_index, *kinds)
+
+    def _cut(self, t: Tensor, _starts: Tensor, slice_index: Tensor, gaussian_index: Tensor) -> tuple[Tensor, ...]:
+        """Centre, conic, weight and values of the pairs."""
         pair = _PairParameters.gather(self, gaussian_index)
         distance = pair.position - t.index_select(0, slice_index)
         exponent = -0.5 * (distance * torch.exp(-pair.log_spread)) ** 2
         shrinks = self.settings.fold == "shrink"
         log_scale = pair.log_scale + exponent[:, None] if shrinks else pair.log_scale
-        return SlicedGaussians(
-            slice_start=starts,
-            slice_index=slice_index,
-            gaussian_index=gaussian_index,
-            center=_drifted(pair.center, pair.drift, distance),
-            conic=_conic(log_scale, pair.angle),
-            weight=_pair_weight(pair.log_weight, None if shrinks else exponent, self.settings.blending),
-            values=pair.values,
-        )
+        weight = _pair_weight(pair.log_weight, None if shrinks else exponent, self.settings.blending)
+        return _drifted(pair.center, pair.drift, distance), _conic(log_scale, pair.angle), weight, pair.values
 
 
 @dataclass

@@ -34,7 +34,7 @@ class CpuRasterizer:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads
-        _start_threads()
+        start_threads()
 
     def rasterize(
         self, sliced: SlicedGaussians, height: int, width: int, *, blending: str, epsilon: float, background: float
@@ -55,7 +55,7 @@ class CpuRasterizer:
         return blended(composite, weight, blending=blending, epsilon=epsilon, background=background), weight
 
 
-def _start_threads() -> None:
+def start_threads() -> None:
     """Start numba's threads, on its own work queue unless NUMBA_THREADING_LAYER says otherwise.
 
     OpenMP threads spin while they wait, which costs many times the work itself where other programs share the cores; and numba's may share
@@ -69,7 +69,8 @@ def _start_threads() -> None:
     torch.set_num_threads(torch_threads)
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
+def as_array(tensor: Tensor) -> NDArray[Any]:
+    """What a kernel reads of a tensor."""
     return tensor.detach().contiguous().numpy()
 
 
@@ -95,10 +96,10 @@ class _NormalizedSplat(torch.autograd.Function):
         image: tuple[int, int, float, float],
     ) -> tuple[Tensor, Tensor]:
         height, width, epsilon, background = image
-        pairs = [_array(tensor) for tensor in (center, conic, weight, values)]
+        pairs = [as_array(tensor) for tensor in (center, conic, weight, values)]
         boxes = kernels.bounding_boxes(pairs[0], pairs[1], height, width)
         bands = _bands(slice_start.numel() - 1, height, width, values.shape[1] + 1)
-        features, total = kernels.splat(*pairs, boxes, _array(slice_start), height, width, bands, epsilon, background)
+        features, total = kernels.splat(*pairs, boxes, as_array(slice_start), height, width, bands, epsilon, background)
         outputs = torch.from_numpy(features), torch.from_numpy(total)
         ctx.save_for_backward(center, conic, weight, values, slice_index, torch.from_numpy(boxes), *outputs)
         ctx.epsilon = epsilon
@@ -106,8 +107,8 @@ class _NormalizedSplat(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *pairs, slice_index, boxes, features, total = (_array(tensor) for tensor in ctx.saved_tensors)
-        sums = kernels.sum_gradients(features, total, _array(gradients[0]), _array(gradients[1]), ctx.epsilon)
+        *pairs, slice_index, boxes, features, total = (as_array(tensor) for tensor in ctx.saved_tensors)
+        sums = kernels.sum_gradients(features, total, as_array(gradients[0]), as_array(gradients[1]), ctx.epsilon)
         found = kernels.splat_backward(*pairs, boxes, slice_index, sums, *total.shape[1:])
         return *_pair_gradients(found), None, None, None
 
@@ -119,18 +120,18 @@ class _Composite(torch.autograd.Function):
     def forward(
         ctx: Any, center: Tensor, conic: Tensor, weight: Tensor, values: Tensor, slice_start: Tensor, image: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        pairs = [_array(tensor) for tensor in (center, conic, weight, values)]
+        pairs = [as_array(tensor) for tensor in (center, conic, weight, values)]
         boxes = kernels.bounding_boxes(pairs[0], pairs[1], *image)
         bands = _bands(slice_start.numel() - 1, *image, values.shape[1] + 2)
-        features, total = kernels_alpha.composite(*pairs, boxes, _array(slice_start), *image, bands)
+        features, total = kernels_alpha.composite(*pairs, boxes, as_array(slice_start), *image, bands)
         outputs = torch.from_numpy(features), torch.from_numpy(total)
         ctx.save_for_backward(center, conic, weight, values, slice_start, torch.from_numpy(boxes), *outputs)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *pairs, slice_start, boxes, features, total = (_array(tensor) for tensor in ctx.saved_tensors)
-        rows = kernels_alpha.light_rows(features, total, _array(gradients[0]), _array(gradients[1]))
+        *pairs, slice_start, boxes, features, total = (as_array(tensor) for tensor in ctx.saved_tensors)
+        rows = kernels_alpha.light_rows(features, total, as_array(gradients[0]), as_array(gradients[1]))
         found = kernels_alpha.composite_backward(*pairs, boxes, slice_start, rows, *total.shape[1:])
         return *_pair_gradients(found), None, None
 

@@ -44,7 +44,7 @@ _C0, _C1, _C2, _C3, _C4, _C5 = (np.float32(value) for value in _ROOT)
 def _cache_folder() -> Path:
     """Folder of the machine code of exactly these sources: numba alone would not notice a change in a module that a kernel imports."""
     here = Path(__file__).parent
-    sources = b"".join((here / name).read_bytes() for name in ("interface.py", "lanes.py", "kernels.py", "kernels_alpha.py"))
+    sources = b"".join((here / name).read_bytes() for name in ("interface.py", "lanes.py", "kernels.py", "kernels_alpha.py", "cut_cpu.py"))
     root = Path(_config.CACHE_DIR) if _config.CACHE_DIR else Path("~/.cache/medgs/numba").expanduser()
     return root / hashlib.sha256(sources).hexdigest()[:16]
 

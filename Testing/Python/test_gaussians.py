@@ -33,6 +33,12 @@ def make(count: int = 40, heads: int = 2, depth: float = 8.0, seed: int = 0, **s
     )
 
 
+@pytest.fixture(autouse=True, params=["kernel", "torch"])
+def way(request, monkeypatch):
+    """Both ways of cutting."""
+    monkeypatch.setattr(module, "HAS_NUMBA", request.param == "kernel")
+
+
 T = torch.tensor([3.0, 0.25, 3.0, 7.5, 40.0], dtype=torch.float64)
 
 
