@@ -133,7 +133,8 @@ def _applied(
     """Dense image from a trained network; ``report`` is what is already known of the run."""
     report = dict(report, final_loss=trained.loss, bf16=trained.precision.reduced)
     predicted = predict(trained, slices, reporter, turned=slices.size <= AFFORDABLE_STACK)
-    report["general_share"] = default_general_share(slices.size) if config.general_share is None else config.general_share
+    given = config.general_share
+    report["general_share"] = default_general_share(slices.size, sampling) if given is None else given
     if report["general_share"] > 0:
         blend_with_general(predicted, slices, sampling, report["general_share"], trained.precision, reporter)
     if sampling.averaged:

@@ -21,7 +21,7 @@ Slices = NDArray[np.float32]
 AFFORDABLE_STACK = 400_000
 """Voxels up to which TV-L1 is averaged with DIS, which alone is not behind it and ten times quicker, and the network sees turned slices."""
 GENERAL_SHARE = 0.5
-"""Of the general network in the prediction for a small stack, chosen on the development set."""
+"""Of the general network in the prediction for a small stack, or for slices far apart in pixels, chosen on the development set."""
 ENOUGH_TO_LEARN_FROM, LITTLE_TO_LEARN_FROM = 200_000, 50_000
 """Voxels of the acquired slices between which the general network's share rises from none."""
 FEWEST_LEFT_OUT = 3
@@ -45,10 +45,14 @@ class LeaveOneOut:
     report: dict[str, float]
 
 
-def default_general_share(voxels: int) -> float:
+def default_general_share(voxels: int, sampling: Sampling) -> float:
     """Part of the general network, by which a network that has little to learn from is held back from learning it by heart."""
+    return GENERAL_SHARE * max(_scarcity(voxels), sampling.wideness)
+
+
+def _scarcity(voxels: int) -> float:
     scarcity = np.log(ENOUGH_TO_LEARN_FROM / max(voxels, 1)) / np.log(ENOUGH_TO_LEARN_FROM / LITTLE_TO_LEARN_FROM)
-    return GENERAL_SHARE * float(np.clip(scarcity, 0, 1))
+    return float(np.clip(scarcity, 0, 1))
 
 
 class BlendedMotion:

@@ -16,6 +16,10 @@ DEFAULT_FLOW_SHARE = 0.15
 but for very small stacks, which gain 0.1 dB by 0.15 and more."""
 
 
+FAMILIAR_GAP_PX, FOREIGN_GAP_PX = 5.0, 10.0
+"""Gaps between which the patient's own rows cease to teach the network better than synthetic anatomy does (development set)."""
+
+
 @dataclass(frozen=True)
 class PriorConfig:
     """How the slices between the acquired ones are predicted.
@@ -23,12 +27,13 @@ class PriorConfig:
     :ivar method: ``learned`` (a network trained on this patient's own slices, blended with optical flow), ``flow``, ``linear`` or ``none``.
     :ivar channels: width of the network.
     :ivar depth: its convolutions.
-    :ivar iterations: training steps of the network that is applied; fewer for small stacks that start from the general network.
+    :ivar iterations: training steps of the network that is applied; fewer for small stacks and
+        wide gaps where it starts from the general network.
     :ivar draft_iterations: training steps of the draft, a network without context that predicts the planes beside each slice.
     :ivar context: neighbouring planes that the network sees on each side; with 0 there is no draft.
     :ivar general: start from what the general network has learnt from synthetic anatomy, where it has this size.
     :ivar general_share: part of the general network, untouched by this patient, in the prediction, 0..1; None decides it by the size of
-        the stack.
+        the stack and the gap.
     :ivar learning_rate: largest rate of the schedule for the hidden convolutions.
     :ivar batch: patches per training step.
     :ivar flow_share: part of the optical flow in the blend, 0..1; None decides it by leaving acquired slices out.
@@ -78,6 +83,14 @@ class Sampling:
     def gap_px(self) -> float:
         """The slice gap over the mean in-plane pixel size."""
         return math.sqrt(self.gap_over_pixel[0] * self.gap_over_pixel[1])
+
+    @property
+    def wideness(self) -> float:
+        """From 0, where rows of the slices show what the gap hides, to 1, where the gap is too wide for that; 0 for averages."""
+        if self.averaged:
+            return 0.0
+        beyond = math.log(self.gap_px / FAMILIAR_GAP_PX) / math.log(FOREIGN_GAP_PX / FAMILIAR_GAP_PX)
+        return min(max(beyond, 0.0), 1.0)
 
     @property
     def averaged(self) -> bool:

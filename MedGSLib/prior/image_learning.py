@@ -71,12 +71,12 @@ def train_prior(
 
 
 def affordable_iterations(shape: tuple[int, ...], sampling: Sampling, config: PriorConfig) -> int:
-    """Training steps before a network that knows other anatomy learns a stack (S, H, W) by heart, or blurred rows too well."""
+    """Training steps before a network that knows other anatomy learns a stack (S, H, W) by heart, or blurred or unlike rows too well."""
     if not knows_anatomy(config, config.context):
         return config.iterations
     if not trainable(shape, sampling):
         return 0
-    steps = int(sharpness(sampling.stack_ratio) * math.prod(shape) / VOXELS_PER_STEP)
+    steps = int((1 - sampling.wideness) * sharpness(sampling.stack_ratio) * math.prod(shape) / VOXELS_PER_STEP)
     return min(config.iterations, max(ALWAYS_GOOD_STEPS, steps))
 
 

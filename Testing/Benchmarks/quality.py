@@ -5,8 +5,8 @@
         [-o Testing/Benchmarks/results]
 
 Round 1 measures the alternatives and ``standard`` on every problem, round 2 ``high`` on images, round 3 the prior alone and ``fast``, round
-4 two more seeds of ``standard`` on the first n of each case, round 5, which takes hours, ``paper``: shortened on the first n of each case,
-the full schedule on the case that is small enough for it. Each cell is stored when it is done; a run that was stopped, or ran out of its
+4 two more seeds of ``standard`` on the first n of each case, round 5, which takes hours, ``paper``: shortened, but for the full schedule on
+the case that is small enough for it. Each cell is stored when it is done; a run that was stopped, or ran out of its
 minutes, is continued by the same command.
 """
 
@@ -85,7 +85,7 @@ def methods(wanted: Wanted, stage: int) -> Iterator[tuple[str, int]]:
         yield from (("prior:standard", 0), ("medgs:fast", 0))
     elif stage == 4 and right and wanted.place == 0:
         yield from (("medgs:standard", 1), ("medgs:standard", 2))
-    elif stage == 5 and wanted.protocol != THICK and wanted.place == 0:
+    elif stage == 5 and wanted.protocol != THICK:
         yield ("medgs:paper" if wanted.definition.name == FULL_PAPER_CASE else "medgs:paper_short"), 0
 
 

@@ -166,15 +166,24 @@ def test_large_stacks_get_the_quick_kind_of_motion():
     np.testing.assert_array_equal(BlendedMotion(first, second, 10**7).at(0.3), single[0])
 
 
+def test_the_general_network_has_the_more_say_the_wider_the_gap():
+    shares = [default_general_share(10**7, Sampling(4, (gap, gap))) for gap in (5.0, 6.0, 8.0, 10.0, 40.0)]
+    assert shares[0] == 0.0
+    assert shares == sorted(shares)
+    assert shares[-2] == shares[-1] == default_general_share(0, Sampling(4, (6.0, 6.0))) == pytest.approx(0.5)
+    assert default_general_share(10**7, Sampling(4, (40.0, 40.0), SliceProfile("box", 1.0))) == 0.0
+
+
 def test_the_general_network_has_a_say_where_there_is_little_to_learn_from():
-    assert default_general_share(10**7) == default_general_share(200_000) == 0.0
-    assert default_general_share(50_000) == default_general_share(0) == pytest.approx(0.5)
+    near = Sampling(3, (3.0, 3.0))
+    assert default_general_share(10**7, near) == default_general_share(200_000, near) == 0.0
+    assert default_general_share(50_000, near) == default_general_share(0, near) == pytest.approx(0.5)
     slices = waves(5, 40, 36)
     own, mixed, general = (image_prior(slices, 3, (3.0, 3.0), replace(TINY, general_share=share)) for share in (0.0, 0.5, 1.0))
     np.testing.assert_allclose(mixed.image, (own.image + general.image) / 2, atol=1e-5)
     np.testing.assert_array_equal(general.image[::3], slices)
     assert mixed.disagreement.mean() > own.disagreement.mean()
-    assert image_prior(slices, 3, (3.0, 3.0), TINY).report["general_share"] == default_general_share(slices.size)
+    assert image_prior(slices, 3, (3.0, 3.0), TINY).report["general_share"] == default_general_share(slices.size, near)
     retrained = image_prior(slices, 3, (3.0, 3.0), replace(TINY, general_share=1.0, seed=4, iterations=9))
     np.testing.assert_allclose(retrained.image, general.image, atol=1e-6)
 

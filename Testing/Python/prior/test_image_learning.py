@@ -119,6 +119,7 @@ def test_small_stacks_are_not_learnt_by_heart():
     assert [affordable_iterations(shape, POINT, shipped) for shape in (small, middling, large)] == [250, 500, 1000]
     assert affordable_iterations(large, POINT, replace(shipped, iterations=60)) == 60
     assert affordable_iterations(large, replace(POINT, stack_ratio=2.5), shipped) == 250
+    assert affordable_iterations(large, replace(POINT, gap_over_pixel=(20.0, 20.0)), shipped) == 250
     assert affordable_iterations((4, 7, 7), POINT, shipped) == 0
     assert affordable_iterations(small, POINT, replace(shipped, general=False)) == 1000
 
