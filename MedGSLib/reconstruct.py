@@ -24,6 +24,7 @@ from MedGSLib.errors import InputError
 from MedGSLib.gaussians import FoldedGaussians, FoldSettings
 from MedGSLib.geometry import OutputGrid
 from MedGSLib.io.atomic import make_result_folder, remove_leftovers
+from MedGSLib.io.folder_lock import sole_writer
 from MedGSLib.io.stack import load_stack
 from MedGSLib.live_preview import LivePreview
 from MedGSLib.mesh import occupancy_to_mesh, with_volume_of_voxels
@@ -294,7 +295,7 @@ def reconstruct_files(
 
     :param resume: continue from the checkpoint of an earlier, interrupted run into the same folder.
     :return: the report, which is also ``out/report.json``.
-    :raises InputError: if an input cannot be used.
+    :raises InputError: if an input cannot be used, or another run writes into ``out``.
     :raises Cancelled: on request.
     :raises ResourceError: when memory or disk runs out.
     """
@@ -311,16 +312,26 @@ def reconstruct_files(
         slice_thickness_mm=inputs.slice_thickness_mm,
     )
     make_result_folder(out)
+    with sole_writer(out):
+        return _reconstruct_into(out, stack, config, (image, mask), progress, resume)
+
+
+def _reconstruct_into(
+    out: Path,
+    stack: SliceStack,
+    config: ReconstructionConfig,
+    files: tuple[Path | None, Path | None],
+    progress: ProgressCallback | None,
+    resume: bool,
+) -> dict[str, Any]:
+    """Reconstruct a stack that was read from an image and a mask file."""
     checkpoint_dir = out / CHECKPOINT_FOLDER
     if not resume:
         CheckpointStore(checkpoint_dir, "").remove()
     live_preview = LivePreview(out)
     result = reconstruct(stack, config, progress, checkpoint_dir, live_preview)
-    result.report["inputs"] = {
-        "image": None if image is None else image.name,
-        "mask": None if mask is None else mask.name,
-        "study_date": stack.meta.get("study_date"),
-    }
+    image, mask = (None if path is None else path.name for path in files)
+    result.report["inputs"] = {"image": image, "mask": mask, "study_date": stack.meta.get("study_date")}
     Reporter(progress).start("write", message="Writing the results.")
     remove_leftovers(out)
     write_outputs(result, out)

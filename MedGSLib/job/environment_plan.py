@@ -30,6 +30,7 @@ REQUIREMENTS = (
     "scikit-learn>=1.4",
     "opencv-python-headless>=4.9",
     "safetensors>=0.4.3",
+    "filelock>=3.12",
     "matplotlib>=3.8",
     "pillow>=10",
     "rich>=13.7",

@@ -46,7 +46,7 @@ class LeaveOneOut:
 
 
 def default_general_share(voxels: int, sampling: Sampling) -> float:
-    """Part of the general network, by which a network that has little to learn from is held back from learning it by heart."""
+    """Part of the general network, by which a network is held back from learning by heart what is little or unlike what it predicts."""
     return GENERAL_SHARE * max(_scarcity(voxels), sampling.wideness)
 
 
