@@ -30,7 +30,7 @@ from MedGSLib.uncertainty import (
 )
 from MedGSLib.volume import Label, SliceStack
 
-GAP = 4.0
+GAP = 3.0
 MATRIX = np.array([[0.0, -0.8, 0.0, 12.0], [0.7, 0.0, 0.0, -3.0], [0.0, 0.0, -1.0, 50.0], [0.0, 0.0, 0.0, 1.0]])
 
 
@@ -86,6 +86,16 @@ def test_noise_does_not_shrink_with_the_distance_of_slices():
     np.testing.assert_allclose(band[2], 10 * USUAL_SIGNAL_SHARE * level, rtol=0.05)
 
 
+def test_across_wide_gaps_the_distance_matters_half_as_much():
+    near = prepared_stack()
+    clean = replace(near, slices=np.zeros_like(near.slices))
+    far = replace(clean, stack=replace(near.stack, plane_to_ras=near.stack.plane_to_ras @ np.diag([0.1, 0.1, 1.0, 1.0])))
+    doubt = np.random.default_rng(1).random((21, 20, 22)).astype(np.float32)
+    check = SelfCheck(3, doubt_bins=(0.2, 0.8), error_bins=(0.1, 0.1))
+    np.testing.assert_allclose(image_band(doubt, clean, check)[2], 0.1 * USUAL_SIGNAL_SHARE, rtol=1e-5)
+    np.testing.assert_allclose(image_band(doubt, far, check)[2], 0.1 * (1 + USUAL_SIGNAL_SHARE) / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("period", "share"), [(3.0, 0.7), (4.0, 0.325), (40.0, 0.23)])
 def test_the_error_grows_with_the_distance_only_while_slices_have_something_in_common(period, share):
     """Of a wave of few slices all of the error is left at half the distance; of one of many slices, a sixteenth of its square."""
@@ -118,7 +128,7 @@ def test_the_position_error_is_measured_or_a_share_of_the_gap(check, annotated, 
 
 def test_vertices_carry_the_band_of_their_place_along_the_stack():
     prepared = prepared_stack()
-    along = np.array([0.0, 2.0, 4.0, 5.0, 20.0, 22.0])
+    along = GAP * np.array([0.0, 0.5, 1.0, 1.25, 5.0, 5.5])
     index = np.column_stack([np.arange(6.0), np.arange(6.0), along, np.ones(6)])
     surface = polydata_from_arrays((index @ MATRIX.T)[:, :3], np.array([[0, 1, 2], [3, 4, 5]]))
     values = add_position_band(surface, prepared, "box", None)
