@@ -34,7 +34,7 @@ _SHRINK_REACH = math.sqrt(-2.0 * math.log(SHRINK_LIMIT))
 _CULL_ELEMENTS = 1 << 22
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
-"""Whether cuts on the CPU can be done by a kernel."""
+"""Whether there are kernels for the CPU."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ class PriorConfig:
     :ivar method: ``learned`` (a network trained on this patient's own slices, blended with optical flow), ``flow``, ``linear`` or ``none``.
     :ivar channels: width of the network.
     :ivar depth: its convolutions.
-    :ivar iterations: training steps of the network that is applied; fewer for small stacks and
-        wide gaps where it starts from the general network.
+    :ivar iterations: training steps of the network that is applied; fewer for small stacks and wide gaps
+        where it starts from the general network.
     :ivar draft_iterations: training steps of the draft, a network without context that predicts the planes beside each slice.
     :ivar context: neighbouring planes that the network sees on each side; with 0 there is no draft.
     :ivar general: start from what the general network has learnt from synthetic anatomy, where it has this size.

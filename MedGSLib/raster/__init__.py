@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 from torch import Tensor
 
 from MedGSLib.errors import BackendError
-from MedGSLib.gaussians import FoldedGaussians
+from MedGSLib.gaussians import HAS_NUMBA, FoldedGaussians
 from MedGSLib.raster.gsplat_cuda import GsplatRasterizer, gsplat_status
 from MedGSLib.raster.interface import Rasterizer
 
@@ -37,7 +36,7 @@ def choose_rasterizer(device: str = "auto", threads: int | None = None, blending
 
 
 def _cpu_rasterizer(threads: int | None, reason: str) -> tuple[Rasterizer, str]:
-    if importlib.util.find_spec("numba") is None:
+    if not HAS_NUMBA:
         from MedGSLib.raster.reference import ReferenceRasterizer
 
         return ReferenceRasterizer(), f"The slow reference rasterizer is used, because numba is not installed ({reason})."

@@ -35,28 +35,14 @@ class Cut(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        center: Tensor,
-        log_scale: Tensor,
-        angle: Tensor,
-        position: Tensor,
-        log_spread: Tensor,
-        drift: Tensor,
-        log_weight: Tensor,
-        values: Tensor,
-        t: Tensor,
-        slice_start: Tensor,
-        slice_index: Tensor,
-        gaussian_index: Tensor,
-        shrinks: bool,
-        opacities: bool,
-    ) -> tuple[Tensor, ...]:
-        shapes = center, log_scale, angle, position, log_spread, drift, log_weight
-        ctx.save_for_backward(*shapes, t, slice_start, gaussian_index)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        *tensors, shrinks, opacities = arguments
+        center, log_scale, angle, position, log_spread, drift, log_weight, values, t, slice_start, slice_index, gaussian_index = tensors
+        traits = torch.from_numpy(traits_of(*map(as_array, (log_scale, angle, log_spread, log_weight)), opacities))
+        ctx.save_for_backward(position, drift, traits, t, slice_start, gaussian_index)
         ctx.kinds = shrinks, opacities
-        arrays = [as_array(tensor) for tensor in (*shapes, values, t, slice_index, gaussian_index)]
-        return tuple(torch.from_numpy(found) for found in cut(*arrays, *ctx.kinds))
+        cuts = cut(*map(as_array, (center, position, drift, values, traits, t, slice_index, gaussian_index)), shrinks)
+        return tuple(torch.from_numpy(found) for found in cuts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -70,7 +56,7 @@ _PER_SPREAD, _FIRST, _SECOND, _COSINE, _SINE, _WEIGHT, _TRAITS = range(7)
 
 
 @compiled(parallel=True)
-def _traits_of(log_scale: Floats, angle: Floats, log_spread: Floats, log_weight: Floats, opacities: bool) -> Floats:
+def traits_of(log_scale: Floats, angle: Floats, log_spread: Floats, log_weight: Floats, opacities: bool) -> Floats:
     """Per Gaussian: 1 / sigma, the inverse squares of both scales, cosine, sine, weight in the middle; (N, 6) float64."""
     traits = np.empty((angle.shape[0], _TRAITS), np.float64)
     for i in prange(angle.shape[0]):
@@ -84,24 +70,19 @@ def _traits_of(log_scale: Floats, angle: Floats, log_spread: Floats, log_weight:
 @compiled(parallel=True)
 def cut(
     center: Floats,
-    log_scale: Floats,
-    angle: Floats,
     position: Floats,
-    log_spread: Floats,
     drift: Floats,
-    log_weight: Floats,
     values: Floats,
+    traits: Floats,
     t: Floats,
     slice_index: Integers,
     gaussian_index: Integers,
     shrinks: bool,
-    opacities: bool,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Centre (M, 2), conic (M, 3), weight (M,) and values (M, C)."""
     pairs, degree, heads = gaussian_index.shape[0], drift.shape[1], values.shape[1]
     centers, conics = np.empty((pairs, 2), center.dtype), np.empty((pairs, 3), center.dtype)
     weights, found = np.empty(pairs, center.dtype), np.empty((pairs, heads), center.dtype)
-    traits = _traits_of(log_scale, angle, log_spread, log_weight, opacities)
     for pair in prange(pairs):
         i = gaussian_index[pair]
         distance = float(position[i]) - t[slice_index[pair]]
@@ -152,13 +133,9 @@ def _pull_on_path(drift, distance, on_center, to_center, to_drift):
 
 @compiled(parallel=True)
 def cut_backward(
-    center: Floats,
-    log_scale: Floats,
-    angle: Floats,
     position: Floats,
-    log_spread: Floats,
     drift: Floats,
-    log_weight: Floats,
+    traits: Floats,
     t: Floats,
     slice_start: Integers,
     gaussian_index: Integers,
@@ -171,10 +148,10 @@ def cut_backward(
 ) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats, Floats]:
     """Gradients of the eight parameters; each job adds up those of its own Gaussians, slice by slice."""
     count, heads = position.shape[0], values_gradient.shape[1]
-    to_center, to_scale, to_angle = np.zeros_like(center), np.zeros_like(log_scale), np.zeros_like(angle)
-    to_position, to_spread, to_drift = np.zeros_like(position), np.zeros_like(log_spread), np.zeros_like(drift)
-    to_weight, to_values = np.zeros_like(log_weight), np.zeros((count, heads), center.dtype)
-    traits = _traits_of(log_scale, angle, log_spread, log_weight, opacities)
+    to_center, to_scale, to_drift = np.zeros((count, 2), position.dtype), np.zeros((count, 2), position.dtype), np.zeros_like(drift)
+    to_angle, to_position = np.zeros_like(position), np.zeros_like(position)
+    to_spread, to_weight = np.zeros_like(position), np.zeros_like(position)
+    to_values = np.zeros((count, heads), position.dtype)
     for job in prange((count + GAUSSIANS_PER_JOB - 1) // GAUSSIANS_PER_JOB):
         lowest, end = job * GAUSSIANS_PER_JOB, (job + 1) * GAUSSIANS_PER_JOB
         for s in range(t.shape[0]):

@@ -6,8 +6,8 @@
 
 Round 1 measures the alternatives and ``standard`` on every problem, round 2 ``high`` on images, round 3 the prior alone and ``fast``, round
 4 two more seeds of ``standard`` on the first n of each case, round 5, which takes hours, ``paper``: shortened, but for the full schedule on
-the case that is small enough for it. Each cell is stored when it is done; a run that was stopped, or ran out of its
-minutes, is continued by the same command.
+the case that is small enough for it. Each cell is stored when it is done; a run that was stopped, or ran out of its minutes, is continued
+by the same command.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def test_an_unknown_device_is_an_error():
 
 
 def test_the_reference_steps_in_without_numba(monkeypatch):
-    monkeypatch.setattr(raster.importlib.util, "find_spec", lambda name: None if name == "numba" else object())
+    monkeypatch.setattr(raster, "HAS_NUMBA", False)
     rasterizer, reason = choose_rasterizer("cpu")
     assert isinstance(rasterizer, ReferenceRasterizer)
     assert "numba is not installed" in reason
