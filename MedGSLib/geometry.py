@@ -140,6 +140,15 @@ def place_tolerance(gap_mm: float) -> float:
     return max(UNIFORM_TOLERANCE * gap_mm, min(ROUNDED_MM, LATTICE_TOLERANCE * gap_mm)) + _ROUNDING_MM
 
 
+def plane_tolerance(positions_mm: NDArray[np.float64]) -> float:
+    """How far (mm) an output slice may lie from an acquired one and show it.
+
+    :param positions_mm: of the acquired slices (S,), increasing from 0, at least 2.
+    """
+    found = lattice(positions_mm)
+    return UNIFORM_TOLERANCE * float(np.median(np.diff(positions_mm))) + _ROUNDING_MM if found is None else place_tolerance(found[0])
+
+
 def is_evenly_spaced(positions: NDArray[np.float64]) -> bool:
     """Whether each gap of slices at ``positions`` (S,), at least 2, in any unit, is the mean gap but for ``UNIFORM_TOLERANCE`` of it."""
     gaps = np.diff(positions)
@@ -183,6 +192,5 @@ def output_grid(positions_mm: NDArray[np.float64], scale: Optional[int] = None, 
     count = int(np.floor(positions_mm[-1] / step + UNIFORM_TOLERANCE)) + 1
     grid = np.arange(count, dtype=np.float64) * step
     nearest = np.clip(np.round(positions_mm / step).astype(np.int64), 0, count - 1)
-    tolerance = UNIFORM_TOLERANCE * base + _ROUNDING_MM if found is None else place_tolerance(base)
-    on_grid = np.abs(grid[nearest] - positions_mm) <= tolerance
+    on_grid = np.abs(grid[nearest] - positions_mm) <= plane_tolerance(positions_mm)
     return OutputGrid(grid, step, np.where(on_grid, nearest, -1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import shutil
 import threading
 import time
@@ -55,6 +56,9 @@ class JobState(enum.Enum):
 class JobController:
     """Follows one job. All methods return at once, except :meth:`stop`; call :meth:`poll` a few times a second.
 
+    Slicer lets other Python threads run only while its main thread runs Python, that is during a poll, so nothing here waits for a thread
+    that has to take turns often: files are hashed in large pieces, and a late worker is killed by the poll, by a thread only without one.
+
     :ivar state: where the job stands.
     :ivar last_event: the last event other than a heartbeat.
     :ivar failure: why the job failed or was cancelled.
@@ -82,6 +86,7 @@ class JobController:
         self._process: Optional[DetachedProcess] = None
         self._reader = EventReader(folder.events_file)
         self._kill_timer: Optional[threading.Timer] = None
+        self._kill_at = math.inf
         self._verification: Optional[Future] = None
         self._reported_exit: Optional[int] = None
         self._started_at = self._ended_at = self._polled_at = 0.0
@@ -128,6 +133,8 @@ class JobController:
         """Look at the worker. :return: the events since the last call, heartbeats left out; the state is up to date after it."""
         if not self.state.is_active:
             return []
+        if self._process is not None and self._clock() >= self._kill_at:
+            self._process.kill()
         alive = self._process is not None and self._process.is_alive()
         received = self._reader.read()
         events = [event for event in received if not event.is_heartbeat]
@@ -144,8 +151,11 @@ class JobController:
         return events
 
     def cancel(self) -> None:
-        """Ask the worker to stop, and have its process tree killed if it has not within the grace time, polled or not."""
-        if not self.state.is_active or self.state is JobState.CANCELLING or self._process is None:
+        """Ask the worker to stop, and have its process tree killed if it has not within the grace time, polled or not.
+
+        Does nothing once the worker has ended by itself: its result is judged as it is.
+        """
+        if not self.state.is_active or self.state is JobState.CANCELLING or self._process is None or not self._process.is_alive():
             return
         self.state = JobState.CANCELLING
         self._process.remember_children()
@@ -154,24 +164,29 @@ class JobController:
             grace = self._cancel_grace_s
         except OSError:
             grace = 0.0
+        self._kill_at = self._clock() + grace
         self._kill_timer = threading.Timer(grace, self._process.kill)
         self._kill_timer.daemon = True
         self._kill_timer.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Cancel and wait for the end, for an application that is closing; blocks up to ``timeout_s`` and kills what is left then."""
+        """Cancel and wait for the end, for an application that is closing; blocks up to ``timeout_s`` and kills what is left then.
+
+        A result that is still being checked stays in its folder, to be imported later.
+        """
         self.cancel()
         if self._process is not None and self.state.is_active:
             if not self._process.wait(max(0.0, timeout_s - 0.5)):
                 self._process.kill()
                 self._process.wait(0.5)
-            while self.state.is_active and not self._process.is_alive():
+            while self.state.is_active and self._verification is None and not self._process.is_alive():
                 self.poll()
 
     def _begin(self, state: JobState, from_end: bool) -> None:
         self.state = state
         self.failure = self.result = self.last_event = self._verification = self._reported_exit = self._process = None
         self._reader = EventReader(self.folder.events_file, from_end=from_end)
+        self._kill_at = math.inf
         self._started_at = self._polled_at = self._clock()
         self._silent_s = 0.0
 

@@ -13,6 +13,9 @@ from MedGSLib.errors import InputError
 SCHEMA_VERSION = 1
 """Version of request.json, events.jsonl and result.json; raised when an older reader would misread a newer file."""
 
+HASHED_PIECE_BYTES = 64 << 20
+"""Large, as each piece of a file that is read in the background costs Slicer's main thread a turn."""
+
 _PLAIN_NAME = re.compile(r"[\w][\w .()+@=-]*(/[\w][\w .()+@=-]*)*")
 _MISSING = object()
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object", list: "a list"}
@@ -92,7 +95,7 @@ def file_sha256(path: Path) -> str:
     """:return: the SHA-256 of a file as 64 hexadecimal digits, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        for piece in iter(lambda: stream.read(1 << 20), b""):
+        for piece in iter(lambda: stream.read(HASHED_PIECE_BYTES), b""):
             digest.update(piece)
     return digest.hexdigest()
 

@@ -31,7 +31,7 @@ OCCUPANCY_LEVEL = 0.5
 """The surface of a segment in its occupancy."""
 
 PLANE_TOLERANCE = 0.01
-"""An output slice within this fraction of a slice gap of an acquired one counts as acquired."""
+"""An output slice within this fraction of a slice gap of one of an evenly spaced stack counts as acquired."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +204,14 @@ def acquiredSlices(inputs: Optional[JobGeometry], matrix: Matrix, shapeIjk: Tupl
     gap = geometry.spacing(inputs.matrix)[axis]
     index = np.zeros((shapeIjk[axis], 3))
     index[:, axis] = np.arange(shapeIjk[axis])
-    along = geometry.transform_points(np.asarray(np.linalg.inv(inputs.matrix)), geometry.transform_points(matrix, index))[:, axis]
+    along = gap * geometry.transform_points(np.asarray(np.linalg.inv(inputs.matrix)), geometry.transform_points(matrix, index))[:, axis]
     if inputs.positions_mm is None:
-        distance = np.abs(along - np.round(along))
+        found = np.flatnonzero(np.abs(along - gap * np.round(along / gap)) <= PLANE_TOLERANCE * gap)
     else:
-        distance = np.abs(along[:, None] - np.array(inputs.positions_mm) / gap).min(axis=1)
-    return AcquiredSlices(axis, tuple(int(found) for found in np.flatnonzero(distance <= PLANE_TOLERANCE)), shapeIjk[axis])
+        positions = np.array(inputs.positions_mm)
+        apart = np.abs(along[:, None] - positions)
+        found = np.unique(apart.argmin(axis=0)[apart.min(axis=0) <= geometry.plane_tolerance(positions)])
+    return AcquiredSlices(axis, tuple(found.tolist()), shapeIjk[axis])
 
 
 def tableRows(metrics: Mapping[str, Any], path: Tuple[str, ...] = ()) -> List[Tuple[str, float, str]]:

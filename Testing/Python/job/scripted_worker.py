@@ -50,6 +50,14 @@ def quick(_request, folder, progress, _resume, **metrics):
     return {"metrics": {"psnr": 31.5, **metrics}, "timings": {"fit_s": 1.5}, "versions": {"torch": "none"}}
 
 
+def large(_request, folder, progress, resume):
+    """Outputs of 128 MiB."""
+    result = quick(_request, folder, progress, resume)
+    with (folder.output / "uncertainty.nrrd").open("wb") as stream:
+        stream.truncate(128 << 20)
+    return result
+
+
 def no_memory(*_):
     """As numpy does."""
     raise MemoryError("Unable to allocate 12.0 GiB for an array with shape (9, 9) and data type float32")
@@ -180,7 +188,7 @@ def _spawn(path: Path, names: list) -> None:
     (path / "children.json").write_text(json.dumps(pids))
 
 
-RECONSTRUCTIONS = (train, quick, no_memory, no_gpu_memory, disk_full, crash, deaf, native, noisy, nothing, missing_package)
+RECONSTRUCTIONS = (train, quick, no_memory, large, no_gpu_memory, disk_full, crash, deaf, native, noisy, nothing, missing_package)
 RAW = (stubborn, polite_with_stray, silent, lying, failing_with_result, tampering)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -87,6 +89,43 @@ def test_poll_and_start_do_not_block(control):
         longest = max(longest, time.monotonic() - before)
         time.sleep(0.02)
     assert longest < 0.25
+
+
+@posix_only
+def test_large_outputs_are_checked_in_few_turns_of_a_main_thread_that_keeps_the_interpreter(control, folder):
+    """As Slicer's does between two polls."""
+    controller = control("large")
+    controller.start()
+    assert gone([worker_pid(folder)], within_s=20.0)
+    idle = ctypes.PyDLL(None).usleep
+    polls = 0
+    while controller.state.is_active:
+        controller.poll()
+        idle(100_000)
+        polls += 1
+    assert controller.state is JobState.SUCCEEDED and polls < 40
+
+
+@posix_only
+def test_cancel_of_a_job_that_has_finished_leaves_its_result(control, to_end, folder):
+    controller = control("quick")
+    controller.start()
+    assert gone([worker_pid(folder)], within_s=20.0)
+    controller.cancel()
+    to_end(controller)
+    assert controller.state is JobState.SUCCEEDED and folder.state() is FolderState.FINISHED
+
+
+@posix_only
+def test_late_worker_is_killed_by_the_poll_where_no_other_thread_runs(control, until, folder, monkeypatch):
+    monkeypatch.setattr(threading.Timer, "start", lambda _timer: None)
+    controller = control("stubborn")
+    controller.start()
+    until(controller, lambda events: bool(events))
+    pids = [worker_pid(folder), *children(folder)]
+    controller.cancel()
+    _, seconds = until(controller, lambda _: controller.state.is_final)
+    assert seconds < 2.0 and controller.state is JobState.CANCELLED and gone(pids, within_s=0.3)
 
 
 @pytest.mark.parametrize("behaviour", ["train", "deaf"])

@@ -317,6 +317,17 @@ def test_acquired_slices_of_irregular_stacks():
     assert "acquired were the slices 0, 2, 5, 7" in found.sentence
 
 
+def test_acquired_slices_of_nearly_regular_stacks_are_those_of_the_worker():
+    from MedGSLib.geometry import output_grid
+    from MedGSLib.job.request import JobGeometry
+
+    positions = np.array([0.0, 5.0, 10.1, 15.0, 20.0])
+    grid = output_grid(positions, scale=3)
+    inputs = JobGeometry.from_matrix(np.diag([1.0, 1.0, 5.0, 1.0]), positions)
+    found = acquiredSlices(inputs, np.diag([1.0, 1.0, grid.spacing_mm, 1.0]), (5, 5, len(grid)))
+    assert found.indices == tuple(grid.acquired) == (0, 3, 6, 9, 12)
+
+
 def test_job_from_the_command_line_can_be_imported(scene, job):
     folder = job[2]
     document = json.loads((folder / "request.json").read_text())
