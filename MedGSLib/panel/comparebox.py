@@ -14,7 +14,7 @@ from MedGSLib.job.launch import WorkerCommand
 from MedGSLib.panel import wording
 from MedGSLib.panel.comparing import ComparableJob, ComparisonRun, comparableJobs
 from MedGSLib.panel.session import KnownJob, knownJobs
-from MedGSLib.scene.comparison import ComparisonNodes, overlay
+from MedGSLib.scene.comparison import ComparisonNodes, overlay, uncover
 
 RESULT_COLUMN, DATE_COLUMN, BASELINE_COLUMN = 0, 1, 2
 
@@ -157,10 +157,12 @@ class CompareBox:
         self._run = None
         try:
             if run.isDone:
+                earlier = self._nodes
                 with slicer.util.RenderBlocker():
                     self._nodes = run.importInto(slicer.mrmlScene)
                 self._ui.compareLabel.text = "\n".join([*self._nodes.sentences, _("Tables, chart and transforms are in the module Data.")])
                 if self._mayTurnViews():
+                    uncover(slicer.mrmlScene, [job.folder.path.name for job in run.jobs], earlier)
                     showSideBySide(self._nodes)
             else:
                 self._say(run.failure or _("The comparison ended without a result."))
@@ -171,7 +173,10 @@ class CompareBox:
 
 
 def showSideBySide(nodes: ComparisonNodes) -> None:
-    """Two linked 3D views: the baseline on the left, the growth maps on the right with the baseline see-through over them."""
+    """Two linked 3D views: the baseline on the left, the growth maps on the right with the baseline see-through over them.
+
+    The slice views show all of them: a display that is bound to some views is hidden in every other one.
+    """
     layoutManager = slicer.app.layoutManager()
     if layoutManager is None:
         return
@@ -179,10 +184,12 @@ def showSideBySide(nodes: ComparisonNodes) -> None:
     if layoutManager.threeDViewCount < 2:
         return
     views = [layoutManager.threeDWidget(index).mrmlViewNode() for index in range(2)]
+    sliceIds = [node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
     for view, models in zip(views, (nodes.baseline, nodes.followups)):
         view.SetLinkedControl(True)
         for model in models:
-            model.GetDisplayNode().AddViewNodeID(view.GetID())
+            for viewId in (view.GetID(), *sliceIds):
+                model.GetDisplayNode().AddViewNodeID(viewId)
     for model in nodes.baseline:
         overlay(model, views[1].GetID())
     for model in nodes.followups:

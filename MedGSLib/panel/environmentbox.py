@@ -194,12 +194,14 @@ class EnvironmentBox:
         """Delete the managed environment, after a question."""
         try:
             self._requireUnused()
-            size = f"{self.managed.size_bytes() / 1e9:.1f}"
+            with slicer.util.WaitCursor():
+                size = f"{self.managed.size_bytes() / 1e9:.1f}"
             question = _("Delete {folder} ({size} GB)?").format(folder=self.managed.root, size=size)
             if not slicer.util.confirmOkCancelDisplay(question, "MedGS"):
                 return
             self._dropProbe()
-            self.managed.delete()
+            with slicer.util.WaitCursor():
+                self.managed.delete()
             self._forget()
             self._ui.environmentLabel.text = _("The environment was deleted.")
         except MedGSError as error:

@@ -8,6 +8,7 @@ from slicer.parameterNodeWrapper import Choice, Maximum, Minimum, WithinRange, p
 from MedGSLib.errors import InputError
 from MedGSLib.scene.export import SceneInput
 from MedGSLib.scene.nodes import OutputChoice
+from MedGSLib.scene.segments import segmentIds
 
 AXES = ["auto", "i", "j", "k"]
 MODES = {"Image and segments": "joint", "Image only": "image", "Segments only": "mask"}
@@ -66,8 +67,9 @@ class MedGSParameterNode:
 
 
 def chosenSegmentIds(parameters: MedGSParameterNode) -> Tuple[str, ...]:
-    """The IDs of the ticked segments; empty for all."""
-    return tuple(entry for entry in parameters.segmentIds.split("\n") if entry)
+    """The IDs of the ticked segments that still exist; empty for all."""
+    known = () if parameters.segmentation is None else segmentIds(parameters.segmentation)
+    return tuple(entry for entry in parameters.segmentIds.split("\n") if entry in known)
 
 
 def sceneInput(parameters: MedGSParameterNode) -> SceneInput:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from MedGSLib.job.result import JobResult
 from MedGSLib.scene.context import CONTEXT_KEY, SceneContext, nodeByHint
 from MedGSLib.scene.export import SceneInput, sceneToJob
 from MedGSLib.scene.maker import inputVolume
-from MedGSLib.scene.nodes import PROVENANCE_ATTRIBUTE, OutputChoice, OutputNodes, resultToScene
+from MedGSLib.scene.nodes import OutputChoice, OutputNodes, jobOf, resultToScene
 
 OUTPUTS_KEY = "outputs"
 """The entry of a job's provenance that holds what the user wants of it."""
@@ -134,13 +133,7 @@ class PanelSession:
 
     def belongsTo(self, scene: slicer.vtkMRMLScene, folder: JobFolder) -> bool:
         """Whether a job was made of this scene and its input volume is still there, so that the result may be imported unasked."""
-        if folder.path in self._homeless:
-            return False
-        try:
-            context = SceneContext.fromDict(folder.read_request().provenance[CONTEXT_KEY])
-        except (MedGSError, KeyError):
-            return False
-        return inputVolume(scene, context) is not None
+        return folder.path not in self._homeless and isInputIn(scene, folder)
 
     def cancel(self) -> None:
         """Cancel the running job; it ends within two seconds."""
@@ -187,15 +180,24 @@ def choiceToJson(choice: OutputChoice) -> Dict[str, Any]:
     return wanted
 
 
+def isInputIn(scene: slicer.vtkMRMLScene, folder: JobFolder) -> bool:
+    """Whether the volume that a job was made of is in the scene; without it, what is called alike belongs to another patient."""
+    try:
+        context = SceneContext.fromDict(folder.read_request().provenance[CONTEXT_KEY])
+    except (MedGSError, KeyError):
+        return False
+    return inputVolume(scene, context) is not None
+
+
 def choiceOf(scene: slicer.vtkMRMLScene, folder: JobFolder) -> OutputChoice:
-    """What the user wanted of a job; target nodes that are gone become new ones."""
+    """What the user wanted of a job; target nodes that are gone become new ones, as all do in a scene without the job's input."""
     try:
         stored = folder.read_request().provenance.get(OUTPUTS_KEY, {})
     except MedGSError:
         return OutputChoice()
     choice: Dict[str, Any] = {name: bool(stored[name]) for name in _WANTED if name in stored}
     for name, kind in _TARGETS.items():
-        if name in stored:
+        if name in stored and isInputIn(scene, folder):
             nodeId, nodeName = stored[name]
             choice[name] = nodeByHint(scene, nodeId, nodeName, kind)
     return OutputChoice(**choice)
@@ -250,9 +252,7 @@ RESUMABLE = (FolderState.NEW, FolderState.FAILED, FolderState.CANCELLED, FolderS
 
 def isImported(scene: slicer.vtkMRMLScene, folder: JobFolder) -> bool:
     """Whether some node of the scene came from a job."""
-    nodes = (scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes()))
-    texts = [node.GetAttribute(PROVENANCE_ATTRIBUTE) for node in nodes]
-    return any(json.loads(text).get("job") == folder.path.name for text in texts if text)
+    return any(jobOf(scene.GetNthNode(index)) == folder.path.name for index in range(scene.GetNumberOfNodes()))
 
 
 def isFinished(job: JobController) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import slicer
@@ -18,6 +18,7 @@ from MedGSLib.job.schema import read_json
 from MedGSLib.scene import frames
 from MedGSLib.scene.context import SceneContext
 from MedGSLib.scene.maker import NodeMaker, outputParent, placeInSubjectHierarchy
+from MedGSLib.scene.nodes import jobOf
 
 GROWTH_ARRAY = "Growth (mm)"
 """Point array that is shown: the distance to the baseline where it exceeds the repeatability band, 0 inside it."""
@@ -81,6 +82,21 @@ def overlay(model: slicer.vtkMRMLModelNode, viewId: str) -> slicer.vtkMRMLModelD
     display.AddViewNodeID(viewId)
     model.AddAndObserveDisplayNodeID(display.GetID())
     return display
+
+
+def uncover(scene: slicer.vtkMRMLScene, jobs: Collection[str], earlier: Optional[ComparisonNodes]) -> None:
+    """Take out of the 3D views what would lie over a comparison: the results that are compared, and the surfaces of an earlier one.
+
+    :param jobs: names of the folders of the compared jobs.
+    """
+    for index in range(scene.GetNumberOfNodes()):
+        node = scene.GetNthNode(index)
+        isSurface = node.IsA("vtkMRMLModelNode") or node.IsA("vtkMRMLSegmentationNode")
+        if isSurface and node.GetDisplayNode() is not None and jobOf(node) in jobs:
+            node.GetDisplayNode().SetVisibility3D(False)
+    for model in () if earlier is None else (*earlier.baseline, *earlier.followups):
+        for index in range(model.GetNumberOfDisplayNodes() if model.GetScene() is scene else 0):
+            model.GetNthDisplayNode(index).SetVisibility(False)
 
 
 class _Surfaces:

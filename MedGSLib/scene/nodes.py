@@ -99,6 +99,12 @@ def _surfaceDisplays(nodes: OutputNodes) -> List[slicer.vtkMRMLDisplayNode]:
     return [display for display in found if display is not None]
 
 
+def jobOf(node: slicer.vtkMRMLNode) -> str:
+    """The name of the job folder that a node came from, empty for other nodes."""
+    text = node.GetAttribute(PROVENANCE_ATTRIBUTE)
+    return str(json.loads(text).get("job", "")) if text else ""
+
+
 class _Importer:
     """Makes the nodes of one result."""
 

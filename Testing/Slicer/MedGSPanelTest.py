@@ -37,6 +37,7 @@ class MedGSPanelTest(unittest.TestCase):
         selector = self.widget.ui.segmentSelector
         segmentId = selector.currentNode().GetSegmentation().GetNthSegmentID(0)
         selector.setSelectedSegmentIDs([segmentId])
+        self.widget.links.onSegmentsChanged()  # the widget tells only of clicks
         self.assertEqual(self.widget._parameterNode.segmentIds, segmentId)
         self.widget._parameterNode.segmentIds = ""
         self.assertEqual(list(selector.selectedSegmentIDs()), [])

@@ -22,7 +22,7 @@ try:
     import pythonqt
     import slicer
     import wrapper
-    from panel_case import MATRIX, SHAPE, stub_command
+    from panel_case import MATRIX, SHAPE, stub_command, tickSegments
     from PySide6 import QtCore, QtGui, QtWidgets
 except ImportError:  # without the slicer-core wheel or PySide6 each test module skips itself, with the reason
     slicer = None
@@ -322,7 +322,7 @@ def case(slicer_stand_in) -> SimpleNamespace:
 def ready(case, widget, use) -> Any:
     """The panel with the case's first segment chosen and the stub as worker."""
     widget.initializeParameterNode()
-    widget.ui.segmentSelector.setSelectedSegmentIDs([case.ids[0]])
+    tickSegments(widget, [case.ids[0]])
     widget.ui.fastRadioButton.checked = True
     use("quick")
     return widget

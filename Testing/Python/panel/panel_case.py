@@ -30,3 +30,9 @@ def run(widget: Any, until: Callable[[], bool], seconds: float = 30.0) -> None:
         widget.onTimer()
         time.sleep(0.02)
     widget.onTimer()
+
+
+def tickSegments(widget: Any, ids: list) -> None:
+    """Tick segments as the user's clicks do."""
+    widget.ui.segmentSelector.setSelectedSegmentIDs(ids)
+    widget.ui.segmentSelector.segmentSelectionChanged(ids)

@@ -195,10 +195,9 @@ class qMRMLSegmentSelectorWidget(QtWidgets.QComboBox):
         return tuple(getattr(self, "_ids", ()))
 
     def setSelectedSegmentIDs(self, ids: list[str]) -> None:
-        """Tick segments."""
-        if list(ids) != list(self.selectedSegmentIDs()):
-            self._ids = list(ids)
-            self.segmentSelectionChanged.emit(self._ids)
+        """Tick segments by program: unknown ones are passed over, and no signal is sent."""
+        segmentation = None if self.currentNode() is None else self.currentNode().GetSegmentation()
+        self._ids = [name for name in ids if segmentation is not None and segmentation.GetSegment(name) is not None]
 
 
 class ctkCollapsibleButton(QtWidgets.QGroupBox):

@@ -69,13 +69,8 @@ def test_results_are_listed_with_their_dates(widget, dates):
     assert table.cellWidget(1, 0).checked, "ticks are kept"
 
 
-def test_comparison_becomes_nodes(widget, dates):
-    views = [dates.scene.AddNewNodeByClass("vtkMRMLViewNode", f"View{number}") for number in (1, 2)]
-    layout = SimpleNamespace(setLayout=lambda _layout: None, threeDViewCount=2, resetThreeDViews=lambda: None)
-    layout.threeDWidget = lambda index: SimpleNamespace(mrmlViewNode=lambda: views[index])
-    slicer.app.layoutManager = lambda: layout
-    tick(widget)
-    widget.ui.registrationComboBox.setCurrentText("none")
+def compare(widget) -> None:
+    """Compare the ticked results and wait for the end."""
     widget.ui.compareButton.click()
     assert widget.ui.compareButton.text == "Cancel" and widget.timer.isActive()
     end = time.monotonic() + 180
@@ -83,21 +78,40 @@ def test_comparison_becomes_nodes(widget, dates):
         assert time.monotonic() < end
         widget.onTimer()
         time.sleep(0.05)
+
+
+def test_comparison_becomes_nodes(widget, dates):
+    from MedGSLib.scene.nodes import isShownIn3D, resultToScene
+
+    views = [dates.scene.AddNewNodeByClass("vtkMRMLViewNode", f"View{number}") for number in (1, 2)]
+    slices = dates.scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
+    results = [resultToScene(dates.scene, folder.path) for folder in dates.folders]
+    layout = SimpleNamespace(setLayout=lambda _layout: None, threeDViewCount=2, resetThreeDViews=lambda: None)
+    layout.threeDWidget = lambda index: SimpleNamespace(mrmlViewNode=lambda: views[index])
+    slicer.app.layoutManager = lambda: layout
+    tick(widget)
+    widget.ui.registrationComboBox.setCurrentText("none")
+    assert all(isShownIn3D(result) for result in results)
+    compare(widget)
+    assert not any(isShownIn3D(result) for result in results), "they would cover the growth map"
     names = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")}
     assert {"CTA2024 2024-03-01 tumour", "CTA2025 2025-03-01 tumour aligned"} <= names, widget.ui.logTextEdit.plainText
     assert "growth, at most +" in widget.ui.compareLabel.text
     model = dates.scene.GetFirstNodeByName("CTA2025 2025-03-01 tumour aligned")
     values = slicer.util.arrayFromModelPointData(model, "Growth (mm)")
     assert np.median(values) == pytest.approx(3.0, abs=0.3)
-    assert model.GetDisplayNode().GetViewNodeIDs() == (views[1].GetID(),) and views[0].GetLinkedControl()
+    assert model.GetDisplayNode().GetViewNodeIDs() == (views[1].GetID(), slices.GetID()) and views[0].GetLinkedControl()
     assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(model).GetViewNodeIDs() == (views[1].GetID(),)
     baseline = dates.scene.GetFirstNodeByName("CTA2024 2024-03-01 tumour")
-    assert [baseline.GetNthDisplayNode(index).GetViewNodeIDs() for index in range(2)] == [(view.GetID(),) for view in views]
+    assert baseline.GetNthDisplayNode(0).GetViewNodeIDs() == (views[0].GetID(), slices.GetID())
+    assert baseline.GetNthDisplayNode(1).GetViewNodeIDs() == (views[1].GetID(),)
     assert widget.ui.jumpButton.enabled and not widget.timer.isActive()
     place = []
     slicer.modules.markups = SimpleNamespace(logic=lambda: SimpleNamespace(JumpSlicesToLocation=lambda *where: place.append(where)))
     widget.ui.jumpButton.click()
     assert len(place) == 1 and place[0][3] is True
+    compare(widget)
+    assert not model.GetDisplayVisibility() and not baseline.GetDisplayVisibility(), "the second comparison replaces the first"
 
 
 def test_half_given_dates_are_refused_and_cancel_leaves_nothing(widget, dates):

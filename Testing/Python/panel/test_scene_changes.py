@@ -12,7 +12,7 @@ vtk = pytest.importorskip("vtk")
 pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
 pytest.importorskip("SimpleITK")
 
-from panel_case import MATRIX, SHAPE, run  # noqa: E402
+from panel_case import MATRIX, SHAPE, run, tickSegments  # noqa: E402
 
 
 def job_of_a_closed_scene(ready, case, use):
@@ -54,9 +54,41 @@ def test_job_of_a_closed_scene_does_not_enter_the_next_one(ready, case, use):
     assert ready.logic.session.belongsTo(case.scene, job.folder), "resumed for this scene"
 
 
+def test_late_import_spares_nodes_of_another_patient_that_are_called_alike(ready, case, use):
+    from MedGSLib.scene import volumes
+
+    ready._parameterNode.outputVolume = case.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Dense")
+    targetId = ready._parameterNode.outputVolume.GetID()
+    job_of_a_closed_scene(ready, case, use)
+    ready.logic.session.cancel()
+    run(ready, lambda: not ready.logic.session.isBusy)
+    folder = ready.logic.session.current.folder
+    use("quick")
+    ready.resumeFolder(folder)
+    run(ready, lambda: not ready.logic.session.isBusy)
+    other = np.diag([1.0, 1.0, 2.0, 1.0])
+    for name in ("CTA", "Dense"):
+        volumes.setVoxels(case.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name), np.ones((3, 4, 5), np.int16), other)
+    dense = case.scene.GetFirstNodeByName("Dense")
+    assert dense.GetID() == targetId
+    ready.ui.importJobButton.click()
+    assert case.scene.GetNumberOfNodesByClass("vtkMRMLModelNode") == 1
+    assert volumes.voxels(dense).shape == (3, 4, 5) and np.array_equal(volumes.ijkToRas(dense), other)
+
+
+def test_a_deleted_segment_is_no_longer_chosen(ready, case):
+    from MedGSLib.panel import parameters
+
+    assert parameters.chosenSegmentIds(ready._parameterNode) == (case.ids[0],)
+    case.segmentation.GetSegmentation().RemoveSegment(case.ids[0])
+    assert parameters.chosenSegmentIds(ready._parameterNode) == ()
+    ready._parameterNode.segmentIds += "\n"
+    assert list(ready.ui.segmentSelector.selectedSegmentIDs()) == []
+
+
 def test_state_is_saved_with_the_scene(ready, case, tmp_path):
     ready.ui.seedSpinBox.setValue(11)
-    ready.ui.segmentSelector.setSelectedSegmentIDs(case.ids)
+    tickSegments(ready, case.ids)
     ready.ui.annotatedLineEdit.setText("0, 5 & <9>")
     ready.ui.paperRadioButton.checked = True
     case.scene.SetRootDirectory(str(tmp_path))
@@ -84,7 +116,7 @@ def test_state_is_saved_with_the_scene(ready, case, tmp_path):
 
 def test_loading_a_scene_is_not_disturbed_by_the_widgets(ready, case, tmp_path):
     """While a scene is read the selectors lose their nodes, which must not reach the parameters."""
-    ready.ui.segmentSelector.setSelectedSegmentIDs([case.ids[1]])
+    tickSegments(ready, [case.ids[1]])
     scene, node = case.scene, ready._parameterNode.parameterNode
     scene.StartState(scene.ImportState)
     ready.ui.segmentSelector.setCurrentNode(None)
