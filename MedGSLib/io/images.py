@@ -14,6 +14,7 @@ from MedGSLib import geometry
 from MedGSLib.errors import InputError, ResourceError
 from MedGSLib.geometry import Matrix
 from MedGSLib.io import nifti
+from MedGSLib.io.ascii_path import ascii_path, is_unreadable_name
 from MedGSLib.io.atomic import cut_short
 from MedGSLib.volume import Volume
 
@@ -39,7 +40,7 @@ def read_image(path: Path) -> sitk.Image:
     if not path.is_file():
         raise InputError(f"The file {path} does not exist.")
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(ascii_path(path))
     except RuntimeError as error:
         text = str(error)
         if "orthonormal" in text:
@@ -48,6 +49,8 @@ def read_image(path: Path) -> sitk.Image:
             raise ResourceError(f"There is not enough memory to read {path}.") from error
         if nifti.is_nifti_2(path):
             raise InputError(f"The file {path} is in the format NIfTI-2, which is not read; save it as NIfTI-1 or NRRD.") from error
+        if is_unreadable_name(path):
+            raise InputError(f"The file {path} cannot be read on Windows because of letters in its path; rename or move it.") from error
         raise InputError(f"The file {path} cannot be read: it is damaged, or not one of {FORMATS}.") from error
     if not nifti.is_complete(path):
         raise InputError(f"The file {path} is incomplete: it ends before its last voxel, so copy or export it again.")
@@ -137,7 +140,7 @@ def write_image(path: Path, volume: Volume, header: Optional[Mapping[str, str]] 
     for key, value in (header or {}).items():
         image.SetMetaData(key, " ".join(value.split()))
     try:
-        sitk.WriteImage(image, str(path), useCompression=True)
+        sitk.WriteImage(image, ascii_path(path), useCompression=True)
         complete = nifti.is_complete(path)
     except RuntimeError as error:
         raise cut_short(path) from error

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix, flip_ras_lps, transform_points
+from MedGSLib.io.ascii_path import ascii_path
 from MedGSLib.io.atomic import atomic_write
 
 Method = Literal["image", "surface", "given", "none"]
@@ -100,7 +101,7 @@ def read_transform(path: Path) -> Matrix:
     if not path.is_file():
         raise InputError(f"The transform file {path} does not exist.")
     try:
-        transform = sitk.ReadTransform(str(path))
+        transform = sitk.ReadTransform(ascii_path(path))
         if not transform.IsLinear():
             raise InputError(f"The transform in {path} is not linear; only rigid transforms can be used.")
         return fixed_to_moving_lps(lps_matrix(transform))
@@ -111,7 +112,7 @@ def read_transform(path: Path) -> Matrix:
 def write_transform(path: Path, matrix: Matrix) -> None:
     """Write a follow-up-to-baseline RAS matrix as an ITK transform file that Slicer loads as the same transform."""
     with atomic_write(path) as temporary:
-        sitk.WriteTransform(itk_transform(fixed_to_moving_lps(matrix)), str(temporary))
+        sitk.WriteTransform(itk_transform(fixed_to_moving_lps(matrix)), ascii_path(temporary))
 
 
 def inverse(matrix: Matrix) -> Matrix:
