@@ -101,7 +101,10 @@ def _round_thin_pieces(occupancy: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def true_to_slices(image: NDArray[np.float32], prepared: Preparation) -> NDArray[np.float32]:
-    """The image (T, H, W) with the acquired slices in their places, or made consistent with them where they are thick."""
+    """The image (T, H, W) with the acquired slices in their places, or made consistent with them where they are thick.
+
+    Thick slices that lie between the output slices, as in irregular stacks, are left as they are fitted.
+    """
     assert prepared.slices is not None
     acquired = prepared.grid.acquired
     known = acquired >= 0
@@ -109,8 +112,8 @@ def true_to_slices(image: NDArray[np.float32], prepared: Preparation) -> NDArray
         image = image.copy()
         image[acquired[known]] = prepared.slices[known]
         return image
-    if known.all() and len(image) == len(prepared.targets.coordinates):
-        return back_project(image, prepared.slices, prepared.profile, prepared.factor, BACK_PROJECTIONS)
+    if known.all():
+        return back_project(image, prepared.slices, prepared.profile, prepared.factor, BACK_PROJECTIONS, acquired)
     return image
 
 

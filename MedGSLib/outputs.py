@@ -80,7 +80,8 @@ def _described(result: Reconstruction) -> dict[str, str]:
     profile = result.report["preparation"]["profile"]
     width = profile.get("used_width_in_gaps", profile["width_in_gaps"])
     if width:
-        text += f" (averages over {width * result.stack.gap_mm:g} mm, which the average of the output reproduces)"
+        reproduced = ", which the average of the output reproduces" if np.all(result.grid.acquired >= 0) else ""
+        text += f" (averages over {width * result.stack.gap_mm:g} mm{reproduced})"
     return {"medgs_interpolated": text, "medgs_preset": result.header.preset}
 
 

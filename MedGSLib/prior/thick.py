@@ -20,7 +20,7 @@ CERTAIN_WIDTHS = 5.0
 
 
 class ProfileOperator:
-    """Average of a dense volume over the profile of each acquired slice, y_k = sum_j w_j V(k * factor + j).
+    """Average of a dense volume over the profile of each acquired slice, y_k = sum_j w_j V(c_k + j), c_k its centre.
 
     The dense grid has ``factor`` sub-slices per gap and reaches from ``margin`` sub-slices before the first slice centre to ``margin``
     behind the last one; where the profile reaches further, the outermost sub-slice is repeated.
@@ -29,17 +29,18 @@ class ProfileOperator:
     :param count: number of acquired slices S.
     :param factor: sub-slices per gap.
     :param margin: sub-slices before the first and behind the last centre.
+    :param centres: sub-slice of each slice's centre (S,), increasing, where slices are missing; by default every ``factor``-th.
     """
 
-    def __init__(self, profile: SliceProfile, count: int, factor: int, margin: int = 0) -> None:
+    def __init__(self, profile: SliceProfile, count: int, factor: int, margin: int = 0, centres: NDArray[np.int64] | None = None) -> None:
         offsets, weights = profile.weights(factor)
-        depth = (count - 1) * factor + 1 + 2 * margin
-        centres = np.arange(count) * factor + margin
+        centres = np.arange(count) * factor + margin if centres is None else centres
+        depth = int(centres[-1]) + 1 + margin
         columns = np.clip(centres[:, None] + offsets[None, :], 0, depth - 1)
         rows = np.broadcast_to(np.arange(count)[:, None], columns.shape)
         values = np.broadcast_to(weights[None, :], columns.shape)
         self._matrix = csr_matrix((values.ravel(), (rows.ravel(), columns.ravel())), shape=(count, depth), dtype=np.float32)
-        self._spline = self._spline_weights(np.clip((np.arange(depth) - margin) / factor, 0, count - 1), count)
+        self._spline = self._spline_weights(np.clip(np.arange(depth), centres[0], centres[-1]), centres)
 
     def average(self, volume: Slices) -> Slices:
         """:param volume: (T, H, W) on the dense grid. :return: float32 (S, H, W), what the scanner would have acquired."""
@@ -65,12 +66,13 @@ class ProfileOperator:
         return volume + self.spread(_applied(total, slices - self.average(volume)))
 
     @staticmethod
-    def _spline_weights(grid: NDArray[np.float64], count: int) -> NDArray[np.float32]:
+    def _spline_weights(grid: NDArray[np.int64], centres: NDArray[np.int64]) -> NDArray[np.float32]:
         """(T, S) weights of the slices in the spline through them at ``grid``."""
+        count = len(centres)
         if count == 1:
             return np.ones((len(grid), 1), np.float32)
         degree, ends = (3, "natural") if count >= 4 else (1, None)
-        return make_interp_spline(np.arange(count), np.eye(count), k=degree, bc_type=ends)(grid).astype(np.float32)
+        return make_interp_spline(centres, np.eye(count), k=degree, bc_type=ends)(grid).astype(np.float32)
 
 
 def _applied(matrix: csr_matrix | NDArray[np.float32], stack: Slices) -> Slices:
@@ -79,17 +81,25 @@ def _applied(matrix: csr_matrix | NDArray[np.float32], stack: Slices) -> Slices:
     return np.asarray(flat, np.float32).reshape(-1, *stack.shape[1:])
 
 
-def back_project(volume: Slices, slices: Slices, profile: SliceProfile, factor: int, iterations: int = 10) -> Slices:
+def back_project(
+    volume: Slices,
+    slices: Slices,
+    profile: SliceProfile,
+    factor: int,
+    iterations: int = 10,
+    centres: NDArray[np.int64] | None = None,
+) -> Slices:
     """Make a dense volume reproduce the acquired thick slices when it is averaged over their profile.
 
-    :param volume: (T, H, W), T = (S - 1) * factor + 1, from the first slice's centre to the last one's.
+    :param volume: (T, H, W), from the first slice's centre to the last one's.
     :param slices: (S, H, W) acquired averages.
     :param profile: of the acquired slices.
     :param factor: sub-slices per gap.
     :param iterations: 10 leave a residual far below image noise.
+    :param centres: see :class:`ProfileOperator`.
     :return: float32 (T, H, W).
     """
-    return ProfileOperator(profile, len(slices), factor).consistent(volume, slices, iterations)
+    return ProfileOperator(profile, len(slices), factor, centres=centres).consistent(volume, slices, iterations)
 
 
 def filled_as_annotated(
