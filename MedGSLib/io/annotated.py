@@ -12,6 +12,7 @@ from MedGSLib.errors import InputError
 logger = logging.getLogger(__name__)
 
 GRAMMAR = "auto, all, every:N, or list:0,5,9"
+FEWEST_SPARSE = 3
 
 
 def annotated_slices(choice: str, filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -64,6 +65,15 @@ def _listed(numbers: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     chosen = np.zeros(count, dtype=bool)
     chosen[numbers] = True
     return chosen
+
+
+def looks_sparse(filled: NDArray[np.bool_]) -> bool:
+    """Whether a segment is drawn on every n-th slice only.
+
+    :param filled: bool (S,), the slices that it is drawn on; fewer than three may as well be all there is of it.
+    """
+    gaps = np.diff(np.flatnonzero(filled))
+    return len(gaps) + 1 >= FEWEST_SPARSE and gaps.min() >= 2 and bool(np.all(gaps == gaps[0]))
 
 
 def _detected(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
@@ -12,10 +13,13 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from MedGSLib import geometry
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import Matrix
 from MedGSLib.io import dicom, frame_files, images
 from MedGSLib.volume import Label, Volume
+
+logger = logging.getLogger(__name__)
 
 LabelChoice = Union[str, int, Sequence[Union[str, int]], None]
 
@@ -48,12 +52,13 @@ class Segmentation:
     """Segments that may overlap: ``layers`` (n, k, j, i) at ``ijk_to_ras`` (4x4 to mm).
 
     Layers of integers are label maps. Layers of floating-point numbers are partial-volume masks: each holds the share 0..1 of its voxels
-    that its only segment fills.
+    that its only segment fills. ``positions_mm`` (k,) gives irregular slice positions, as in :class:`~MedGSLib.volume.Volume`.
     """
 
     layers: NDArray
     ijk_to_ras: Matrix
     segments: Tuple[Segment, ...]
+    positions_mm: Optional[NDArray[np.float64]] = None
 
     @property
     def labels(self) -> Tuple[Label, ...]:
@@ -83,7 +88,15 @@ class Segmentation:
 
     def only(self, segments: Sequence[Segment]) -> Segmentation:
         """The same layers with these segments alone."""
-        return Segmentation(self.layers, self.ijk_to_ras, tuple(segments))
+        return replace(self, segments=tuple(segments))
+
+    def with_slices_of(self, volume: Volume) -> Segmentation:
+        """The same layers at the slice positions of an image that they were drawn on, where those were corrected after the drawing."""
+        if self.layers.shape[1:] != volume.voxels.shape:
+            return self
+        matrix = self.ijk_to_ras.copy()
+        matrix[:3, 2] *= geometry.spacing(volume.ijk_to_ras)[2] / geometry.spacing(matrix)[2]
+        return replace(self, ijk_to_ras=matrix)
 
 
 def filled_share(layer: NDArray, segment: Segment) -> NDArray:
@@ -106,8 +119,7 @@ def read_segmentation(path: Path) -> Segmentation:
     if frame_files.is_mask_folder(path):
         return segmentation_of(frame_files.read_mask_folder(path), [frame_files.MASK_LABEL])
     if path.is_dir() or dicom.is_dicom(path):
-        volume = dicom.read_series(path)
-        return segmentation_of(volume, source=f"mask {path}")
+        return segmentation_of(_with_empty_slices(dicom.read_series(path), path), source=f"mask {path}")
     image = images.read_image(path)
     headers = _segment_headers(image)
     if any(image.GetMetaData(key).startswith("Fractional") for key in REPRESENTATION_FIELDS if image.HasMetaDataKey(key)):
@@ -137,7 +149,21 @@ def segmentation_of(volume: Volume, labels: Optional[Sequence[Label]] = None, so
     """
     layer = _labels_or_shares(volume.voxels, source)
     chosen = default_labels(layer, source) if labels is None else labels
-    return Segmentation(layer[None], volume.ijk_to_ras, tuple(Segment(label) for label in chosen))
+    return Segmentation(layer[None], volume.ijk_to_ras, tuple(Segment(label) for label in chosen), volume.positions_mm)
+
+
+def _with_empty_slices(volume: Volume, path: Path) -> Volume:
+    """A mask whose empty slices were not exported, with them; one whose slices lie on no regular grid as it is."""
+    found = None if volume.positions_mm is None else geometry.lattice(volume.positions_mm)
+    if found is None:
+        return volume
+    gap, places = found
+    voxels = np.zeros((int(places[-1]) + 1, *volume.voxels.shape[1:]), volume.voxels.dtype)
+    voxels[places] = volume.voxels
+    matrix = volume.ijk_to_ras.copy()
+    matrix[:3, 2] *= gap / geometry.spacing(matrix)[2]
+    logger.warning("The mask %s has no file for %d of its slices; they are taken as empty.", path, len(voxels) - len(places))
+    return Volume(voxels, matrix, None, volume.meta)
 
 
 def read_labels(path: Path) -> Tuple[Volume, Tuple[Label, ...]]:
@@ -150,7 +176,7 @@ def read_labels(path: Path) -> Tuple[Volume, Tuple[Label, ...]]:
     """
     segmentation = read_segmentation(path)
     if len(segmentation.layers) == 1 and not segmentation.partial:
-        return Volume(segmentation.layers[0], segmentation.ijk_to_ras), segmentation.labels
+        return Volume(segmentation.layers[0], segmentation.ijk_to_ras, segmentation.positions_mm), segmentation.labels
     values = [label.value for label in segmentation.labels]
     renumber = len(set(values)) < len(values)
     flat = np.zeros(segmentation.layers.shape[1:], dtype=np.int32)

@@ -31,6 +31,8 @@ def onto_grid(segmentation: Segmentation, volume: Volume) -> Segmentation:
     :raises InputError: if the grids, or the segments and the volume, do not overlap; the sentence names both grids.
     """
     layers = segmentation.layers
+    if segmentation.positions_mm is not None and not _same_positions(segmentation, volume):
+        raise InputError("The slices of the mask are spaced irregularly and are not those of the image; export it on the image's slices.")
     if _same_grid(layers.shape[1:], segmentation.ijk_to_ras, volume):
         return Segmentation(layers, volume.ijk_to_ras, segmentation.segments)
     if not _overlap(layers.shape[1:], segmentation.ijk_to_ras, volume):
@@ -73,6 +75,13 @@ def _corners(shape_kji: Sequence[int], border: float) -> NDArray[np.float64]:
     """The 8 corners of a grid in i, j, k, ``border`` voxels outside the outer voxel centres."""
     ends = [(-border, count - 1 + border) for count in reversed(shape_kji)]
     return np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _same_positions(segmentation: Segmentation, volume: Volume) -> bool:
+    own, others = segmentation.positions_mm, volume.positions_mm
+    if own is None or others is None or len(own) != len(others):
+        return False
+    return bool(np.abs(own - others).max() <= geometry.plane_tolerance(others))
 
 
 def _same_grid(shape_kji: Sequence[int], matrix: Matrix, volume: Volume) -> bool:

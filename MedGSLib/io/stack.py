@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
 from MedGSLib.io import frame_files
-from MedGSLib.io.annotated import annotated_slices
+from MedGSLib.io.annotated import annotated_slices, looks_sparse
 from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, filled_share, inside_any, read_segmentation, segmentation_of
 from MedGSLib.io.resample import onto_grid
 from MedGSLib.io.volumes import Positions, parse_positions, read_volume
 from MedGSLib.volume import Label, SliceStack, Volume
+
+logger = logging.getLogger(__name__)
 
 Window = Tuple[slice, slice, slice]
 
@@ -53,9 +56,11 @@ def load_stack(
             annotated = "list:" + ",".join(str(number) for number in drawn)
     else:
         segmentation = read_segmentation(Path(mask))
+        if volume is not None and positions is not None:
+            segmentation = segmentation.with_slices_of(volume)
     if volume is None and segmentation is not None:
         wanted = parse_positions(positions)
-        volume_of_mask = Volume(segmentation.layers[0], segmentation.ijk_to_ras)
+        volume_of_mask = Volume(segmentation.layers[0], segmentation.ijk_to_ras, segmentation.positions_mm)
         grid = volume_of_mask if wanted is None else volume_of_mask.with_positions(wanted)
         return _assemble(None, grid, segmentation, labels, axis, margin_mm, annotated, slice_thickness_mm)
     if volume is None:
@@ -115,6 +120,8 @@ def _assemble(
         layers = segmentation.layers.transpose(0, *(1 + a for a in order))
         inside = _inside(layers, segments)
         believed = annotated_slices(annotated, np.any(inside, axis=(1, 2)))
+        if annotated == "auto" and believed.all():
+            _warn_of_sparse_segments(layers, segments)
         if margin_mm is not None:
             window = _window(inside, believed, positions, (float(mm[row]), float(mm[column])), margin_mm)
     starts = [part.start or 0 for part in window]
@@ -169,6 +176,18 @@ def _inside(layers: NDArray, segments: Sequence[Segment]) -> NDArray[np.bool_]:
     for number in {segment.layer for segment in segments}:
         inside |= inside_any(layers[number], [segment for segment in segments if segment.layer == number])
     return inside
+
+
+def _warn_of_sparse_segments(layers: NDArray, segments: Sequence[Segment]) -> None:
+    """Where all slices count as annotated because of other segments, a sparse one falls into pieces."""
+    filled = [np.any(inside_any(layers[segment.layer], [segment]), axis=(1, 2)) for segment in segments]
+    sparse = [segment.label.name for segment, slices in zip(segments, filled) if looks_sparse(slices)]
+    if sparse:
+        logger.warning(
+            "%s: drawn on every n-th slice only and taken as empty between them, as other segments are on all slices; if that is wrong, "
+            "reconstruct it by itself, or say which slices are annotated.",
+            ", ".join(sparse),
+        )
 
 
 def _occupancy(layers: NDArray, segments: Sequence[Segment], window: Window) -> NDArray[np.float32]:

@@ -117,6 +117,24 @@ def dicom_series(tmp_path: Path) -> Callable[..., tuple[Path, np.ndarray, np.nda
     return make
 
 
+@pytest.fixture
+def mask_series(tmp_path: Path) -> Callable[..., Path]:
+    """Make a series of masks at the given positions, all filled, in the frame of :func:`dicom_series`; returns the folder."""
+
+    def make(name: str, positions: list[float], direction: np.ndarray = OBLIQUE) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        row, column, normal = direction.T
+        pixels = np.zeros((6, 8), np.int16)
+        pixels[2:5, 3:6] = 1
+        for number, place in enumerate(positions):
+            origin = np.array([10.0, -20.0, 30.0]) + place * normal
+            write_dicom_slice(folder / f"{number}.dcm", pixels, origin, row, column, number, "2", RescaleIntercept=0)
+        return folder
+
+    return make
+
+
 def write_enhanced_mr(path: Path, pixels: np.ndarray, origins: np.ndarray, scaling: list[tuple[float, float]]) -> None:
     """One enhanced MR file by pydicom: frames (F, rows, columns) in this order, at LPS ``origins`` (F, 3) in axial planes."""
     pydicom = pytest.importorskip("pydicom")

@@ -195,3 +195,25 @@ def test_an_enhanced_file_of_several_time_points(tmp_path: Path, enhanced_mr: Ca
     enhanced_mr(tmp_path / "e.dcm", np.arange(6 * 48).reshape(6, 6, 8), origins, [(1.0, 0.0)] * 6)
     with pytest.raises(InputError, match="several images at the same position"):
         read_volume(tmp_path)
+
+
+def test_slices_that_a_mask_has_no_file_for_are_empty(
+    dicom_series: Series, mask_series: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    image, *_ = dicom_series([3.0 * number for number in range(12)])
+    mask = mask_series("mask", [9.0, 12.0, 15.0, 24.0, 27.0])
+    stack = load_stack(image, mask, margin_mm=None)
+    assert stack.occupancy is not None and np.flatnonzero(stack.occupancy[0].any(axis=(1, 2))).tolist() == [3, 4, 5, 8, 9]
+    assert "no file for 2 of its slices" in caplog.text
+    alone = load_stack(None, mask, margin_mm=None)
+    assert alone.occupancy is not None and alone.occupancy[0].any(axis=(1, 2)).tolist() == [True] * 3 + [False] * 2 + [True] * 2
+    assert np.allclose(alone.positions_mm, 3.0 * np.arange(7), atol=1e-3)
+
+
+def test_an_irregular_mask_belongs_to_slices_at_the_same_places_only(dicom_series: Series, mask_series: Callable[..., Path]) -> None:
+    places = [0.0, 3.0, 7.1, 11.3, 14.0]
+    image, *_ = dicom_series(places)
+    stack = load_stack(image, mask_series("mask", places), margin_mm=None)
+    assert stack.occupancy is not None and stack.occupancy[0].any(axis=(1, 2)).all()
+    with pytest.raises(InputError, match="are not those of the image"):
+        load_stack(image, mask_series("other", [0.0, 3.0, 7.1, 12.9, 14.0]), margin_mm=None)

@@ -147,6 +147,28 @@ def test_a_mask_alone(thick: Volume, tmp_path: Path, plain: Plain) -> None:
     assert spread.positions_mm[5] == 27.0
 
 
+@pytest.mark.parametrize("last_gap", [6.0, 9.0], ids=["regular", "irregular"])
+def test_a_mask_follows_its_image_to_corrected_slice_positions(oriented: Volume, tmp_path: Path, plain: Plain, last_gap: float) -> None:
+    mask = boxed(oriented, (slice(2, 6), slice(4, 8), slice(5, 9)))
+    image_path = plain(tmp_path / "i.nrrd", oriented.voxels, oriented.ijk_to_ras)
+    mask_path = plain(tmp_path / "m.nrrd", mask.voxels, mask.ijk_to_ras)
+    positions = 6.0 * np.arange(len(mask.voxels))
+    positions[-1] += last_gap - 6.0
+    stack = load_stack(image_path, mask_path, axis="k", margin_mm=None, positions=positions)
+    assert stack.occupancy is not None and np.array_equal(stack.occupancy[0], mask.voxels == 4)
+    assert np.allclose(stack.positions_mm, positions)
+
+
+def test_a_sparse_segment_beside_a_dense_one_is_told(thick: Volume, caplog: pytest.LogCaptureFixture) -> None:
+    mask = boxed(thick, (slice(1, 11), slice(2, 6), slice(2, 6)))
+    mask.voxels[1:11:3, 10:14, 10:14] = 7
+    stack = build_stack(thick, mask, [Label(4, "dense"), Label(7, "sparse")], margin_mm=None)
+    assert stack.annotated.all() and "sparse: drawn on every n-th slice only" in caplog.text and "dense" not in caplog.text
+    caplog.clear()
+    build_stack(thick, mask, [Label(4, "dense"), Label(7, "sparse")], margin_mm=None, annotated="all")
+    assert not caplog.text
+
+
 def test_nothing_given() -> None:
     with pytest.raises(InputError, match="Give an image, a mask, or both"):
         load_stack(None, None)
