@@ -103,15 +103,9 @@ def time_point_from_stack(stack: SliceStack, date: datetime.date | None = None, 
     if parts := wall_parts(list(surfaces)):
         whole = stack.occupancy[[list(surfaces).index(part) for part in parts]].max(axis=0)
         surfaces[OUTER_WALL] = interpolated_surface(stack, whole, OUTER_WALL)
-    return TimePoint(
-        name,
-        surfaces,
-        date or parse_date(stack.meta.get("study_date", "")),
-        volume,
-        mask,
-        sampling_of(stack),
-        {"source": "mask", "slice_thickness_mm": stack.slice_thickness_mm, "gap_mm": stack.gap_mm, "pixel_mm": max(stack.pixel_mm)},
-    )
+    sampling = sampling_of(stack)
+    facts = {"source": "mask", "slice_thickness_mm": stack.slice_thickness_mm, "gap_mm": sampling.gap_mm, "pixel_mm": sampling.pixel_mm}
+    return TimePoint(name, surfaces, date or parse_date(stack.meta.get("study_date", "")), volume, mask, sampling, facts)
 
 
 def time_point_without_segment(stack: SliceStack, date: datetime.date | None = None, name: str = "") -> TimePoint:
@@ -135,9 +129,10 @@ def wall_parts(names: Sequence[str]) -> list[str]:
 
 
 def sampling_of(stack: SliceStack) -> Sampling:
-    """Pixel size, gap and slice normal of a stack."""
+    """Pixel size, gap between the annotated slices, and slice normal of a stack; a surface knows nothing of the slices in between."""
     normal = stack.plane_to_ras[:3, 2] / np.linalg.norm(stack.plane_to_ras[:3, 2])
-    return Sampling(max(stack.pixel_mm), stack.gap_mm, tuple(normal.tolist()))
+    gap_mm = float(np.median(np.diff(stack.positions_mm[stack.annotated])))
+    return Sampling(max(stack.pixel_mm), gap_mm, tuple(normal.tolist()))
 
 
 def interpolated_surface(stack: SliceStack, segment: NDArray[np.float32], name: str) -> vtkPolyData:
@@ -176,7 +171,8 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
         report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
         geometry = report["geometry"]
         plane = np.array(geometry["plane_to_ras"], dtype=np.float64)
-        sampling = Sampling(max(geometry["pixel_mm"]), float(geometry["input_gap_mm"]), tuple(plane[:3, 2].tolist()))
+        gap_mm = float(geometry.get("annotated_gap_mm") or geometry["input_gap_mm"])
+        sampling = Sampling(max(geometry["pixel_mm"]), gap_mm, tuple(plane[:3, 2].tolist()))
         segments = {name: bool(facts.get("position_error_is_calibrated")) for name, facts in report["segments"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"The report of the result folder {folder} cannot be read, so it cannot be compared.") from error

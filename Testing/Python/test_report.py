@@ -59,6 +59,7 @@ def test_geometry_is_that_of_the_stack():
     assert geometry["slice_axis"] == "j" and geometry["crop_start_ijk"] == (5, 6, 7)
     assert (geometry["input_slices"], geometry["output_slices"], geometry["rows_columns"]) == (4, 10, (12, 14))
     assert geometry["pixel_mm"] == (2.0, 0.5) and geometry["input_gap_mm"] == 3.0 and geometry["output_spacing_mm"] == 1.0
+    assert geometry["annotated_gap_mm"] == 4.5
     assert geometry["acquired_output_slices"] == [0, 3, 6, 9] and geometry["all_acquired_planes_on_grid"]
     assert geometry["annotated_input_slices"] == [0, 1, 3]
     assert geometry["plane_to_ras"] == MATRIX.tolist()

@@ -146,9 +146,16 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
     assert point.sampling.pixel_mm == 0.9
     assert list(point.surfaces) == ["aneurysm"]
     assert point.surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is None
+    assert point.sampling.gap_mm == 5.0
+    geometry["annotated_gap_mm"] = None
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert load_time_point([tmp_path]).sampling.gap_mm == 5.0
+    geometry["annotated_gap_mm"] = 15.0
     report["segments"]["aneurysm"]["position_error_is_calibrated"] = True
     (tmp_path / "report.json").write_text(json.dumps(report))
-    assert load_time_point([tmp_path]).surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is not None
+    point = load_time_point([tmp_path])
+    assert point.surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is not None
+    assert point.sampling.gap_mm == point.facts["gap_mm"] == 15.0
     with pytest.raises(InputError, match="none of the wanted"):
         load_time_point([tmp_path], labels=["liver"])
     (tmp_path / "report.json").write_text(json.dumps(report | {"segments": {}}))
@@ -156,6 +163,20 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(InputError, match="cannot be read"):
         load_time_point([tmp_path])
+
+
+def test_contours_on_every_eighth_slice_hide_what_lies_between_them() -> None:
+    k, j, i = np.indices((64, 46, 46))
+    ball = ((k - 32) ** 2 + (j - 22.5) ** 2 + (i - 22.5) ** 2 < 20**2).astype(np.uint8)
+    points = []
+    for first in (0, 4):
+        drawn = np.zeros_like(ball)
+        drawn[first::8] = ball[first::8]
+        points.append(time_point_from_stack(build_stack(None, Volume(drawn, np.eye(4)), (Label(1, "node"),), margin_mm=None)))
+    assert [point.sampling.gap_mm for point in points] == [8.0, 8.0]
+    found = compare(points, CompareConfig("none")).growth[0]
+    assert found.largest_significant_mm is None
+    assert not any(change.significant for change in found.changes if change.measure.endswith("diameter"))
 
 
 def test_segments_of_one_name_stay_apart() -> None:
