@@ -200,11 +200,14 @@ def _mesh_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def _result_volume(folder: Path, image: Path | None) -> tuple[Volume | None, NDArray[np.bool_] | None]:
-    """The full volume where it is given, else the dense crop of the result, with the segments on its grid."""
+    """The full volume where it is given and regular, else the dense crop of the result, with the segments on its grid."""
     path = image or folder / "volume.nrrd"
     if not path.exists():
         return None, None
     volume = read_volume(path)
+    if image is not None and volume.positions_mm is not None:
+        logger.warning("The slices of %s are irregular, so the result %s is registered without it.", image.name, folder.name)
+        return _result_volume(folder, None)
     segmentation = folder / "segmentation.nrrd"
     if not segmentation.is_file():
         return volume, None

@@ -21,6 +21,7 @@ from MedGSLib.io.atomic import atomic_write
 from MedGSLib.io.images import write_image
 from MedGSLib.io.meshes import read_mesh, write_mesh
 from MedGSLib.io.stack import build_stack
+from MedGSLib.io.volumes import read_volume
 from MedGSLib.longitudinal.compare import CompareConfig, Comparison, compare, compare_files
 from MedGSLib.longitudinal.distance import add_point_values
 from MedGSLib.longitudinal.registration import write_transform
@@ -163,6 +164,31 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(InputError, match="cannot be read"):
         load_time_point([tmp_path])
+
+
+def write_result(folder: Path, *names: str) -> None:
+    """A result folder with the same surface for each segment, without volumes."""
+    surface = AneurysmTruth(AneurysmShape()).mesh(6.0)
+    for name in ["mesh.vtp"] if len(names) == 1 else [f"mesh_{Label(0, name).file_name}.vtp" for name in names]:
+        write_mesh(surface, folder / name)
+    geometry = {"plane_to_ras": np.eye(4).tolist(), "pixel_mm": [0.8, 0.9], "input_gap_mm": 5.0}
+    (folder / "report.json").write_text(json.dumps({"geometry": geometry, "segments": {name: {} for name in names}}))
+
+
+def test_an_irregular_image_leaves_a_result_its_own_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from MedGSLib.longitudinal import timepoints as module
+
+    write_result(tmp_path, "aorta")
+    dense = Volume(np.zeros((5, 6, 7), np.int16), np.diag([1.0, 1.0, 2.0, 1.0]))
+    (tmp_path / "ct").mkdir()
+    write_image(tmp_path / "volume.nrrd", dense)
+    irregular = dense.with_positions(np.array([0.0, 2.0, 4.0, 11.0, 13.0]))
+    monkeypatch.setattr(module, "read_volume", lambda path: irregular if path.name == "ct" else read_volume(path))
+    volume = load_time_point([tmp_path, tmp_path / "ct"]).volume
+    assert volume.positions_mm is None and volume.shape_ijk == (7, 6, 5)
+    assert "The slices of ct are irregular" in caplog.text
 
 
 def test_contours_on_every_eighth_slice_hide_what_lies_between_them() -> None:
