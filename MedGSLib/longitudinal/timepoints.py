@@ -21,6 +21,7 @@ from MedGSLib.dates import parse_date
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import default_scale
 from MedGSLib.io.images import to_image
+from MedGSLib.io.labels import match_labels, read_segmentation
 from MedGSLib.io.meshes import read_mesh
 from MedGSLib.io.stack import load_stack
 from MedGSLib.io.volumes import read_volume
@@ -176,9 +177,8 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
         segments = {name: bool(facts.get("position_error_is_calibrated")) for name, facts in report["segments"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"The report of the result folder {folder} cannot be read, so it cannot be compared.") from error
-    surfaces = {label: read_mesh(path) for label, path in _mesh_paths(folder, list(segments)).items() if not labels or label in labels}
-    if not surfaces and segments:
-        raise InputError(f"The result folder {folder} has none of the wanted segments; it has {', '.join(segments)}.")
+    paths = _mesh_paths(folder, list(segments))
+    surfaces = {name: read_mesh(paths[name]) for name in _wanted(folder, list(segments), labels)}
     for label, surface in surfaces.items():
         if not segments[label]:
             # Without a self-check the field is a cautious guess; the sampling says more.
@@ -191,6 +191,20 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
     facts = {"source": "result", "preset": report.get("preset"), "slice_thickness_mm": geometry.get("slice_thickness_mm")}
     when = date or parse_date(str((report.get("inputs") or {}).get("study_date") or ""))
     return TimePoint(name, surfaces, when, volume, mask, sampling, facts | {"gap_mm": sampling.gap_mm, "pixel_mm": sampling.pixel_mm})
+
+
+def _wanted(folder: Path, names: list[str], labels: Sequence[str | int]) -> list[str]:
+    """Those of the names of a result's segments that ``labels`` name, by the numbers that they have in its segmentation or by name."""
+    if not labels or not names:
+        return names
+    segmentation = folder / "segmentation.nrrd"
+    values = {label.name: label.value for label in read_segmentation(segmentation).labels} if segmentation.is_file() else {}
+    known = [Label(values.get(name, 0), name) for name in names]
+    try:
+        return [names[index] for index in match_labels(known, tuple(labels))]
+    except InputError as error:
+        listed = ", ".join(f"{label.value} ({label.name})" if label.value else label.name for label in known)
+        raise InputError(f"The result folder {folder} lacks one of the wanted segments; it has {listed}.") from error
 
 
 def _mesh_paths(folder: Path, names: Sequence[str]) -> dict[str, Path]:

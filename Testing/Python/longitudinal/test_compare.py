@@ -22,6 +22,7 @@ from MedGSLib.io.images import write_image
 from MedGSLib.io.meshes import read_mesh, write_mesh
 from MedGSLib.io.stack import build_stack
 from MedGSLib.io.volumes import read_volume
+from MedGSLib.io.writers import segment_header
 from MedGSLib.longitudinal.compare import CompareConfig, Comparison, compare, compare_files
 from MedGSLib.longitudinal.distance import add_point_values
 from MedGSLib.longitudinal.registration import write_transform
@@ -157,7 +158,7 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
     point = load_time_point([tmp_path])
     assert point.surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is not None
     assert point.sampling.gap_mm == point.facts["gap_mm"] == 15.0
-    with pytest.raises(InputError, match="none of the wanted"):
+    with pytest.raises(InputError, match="lacks one of the wanted segments; it has aneurysm"):
         load_time_point([tmp_path], labels=["liver"])
     (tmp_path / "report.json").write_text(json.dumps(report | {"segments": {}}))
     assert load_time_point([tmp_path]).surfaces == {}
@@ -173,6 +174,19 @@ def write_result(folder: Path, *names: str) -> None:
         write_mesh(surface, folder / name)
     geometry = {"plane_to_ras": np.eye(4).tolist(), "pixel_mm": [0.8, 0.9], "input_gap_mm": 5.0}
     (folder / "report.json").write_text(json.dumps({"geometry": geometry, "segments": {name: {} for name in names}}))
+
+
+def test_segments_of_a_result_are_chosen_by_number_or_name(tmp_path: Path) -> None:
+    write_result(tmp_path, "Lumen", "node")
+    assert list(load_time_point([tmp_path], labels=["LUMEN"]).surfaces) == ["Lumen"]
+    voxels = np.zeros((4, 6, 6), np.uint8)
+    voxels[1:3, 1:3, 1:3], voxels[1:3, 3:5, 3:5] = 7, 2
+    dense = Volume(voxels, np.eye(4))
+    write_image(tmp_path / "segmentation.nrrd", dense, segment_header([Label(7, "Lumen"), Label(2, "node")], dense))
+    assert list(load_time_point([tmp_path], labels=[7]).surfaces) == ["Lumen"]
+    assert list(load_time_point([tmp_path], labels=["Node", 7]).surfaces) == ["node", "Lumen"]
+    with pytest.raises(InputError, match=r"lacks one of the wanted segments; it has 7 \(Lumen\), 2 \(node\)"):
+        load_time_point([tmp_path], labels=[7, 1])
 
 
 def test_an_irregular_image_leaves_a_result_its_own_volume(
