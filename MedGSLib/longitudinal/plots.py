@@ -31,6 +31,9 @@ TITLES = {
     "in_plane_short": "short axis to it (mm)",
 }
 
+LEAST_HISTOGRAM_MM = 0.05
+"""Half of the smallest range of distances that a histogram divides."""
+
 
 def write_plots(comparison: Comparison, out: Path) -> None:
     """Write ``diameter_<segment>.png``, ``volume.png`` and ``summary.png``.
@@ -152,7 +155,8 @@ def _draw_histogram(axes: Axes, found: SegmentGrowth) -> None:
     if found.surface is not None:
         weights = point_areas(found.surface)
         moved = vtk_to_numpy(found.surface.GetPointData().GetArray(GROWTH))
-        axes.hist(moved, bins=60, color="tab:blue", weights=weights / weights.sum() * 100.0)
+        middle, half = (moved.max() + moved.min()) / 2.0, max(np.ptp(moved) / 2.0, LEAST_HISTOGRAM_MM)
+        axes.hist(moved, bins=60, range=(middle - half, middle + half), color="tab:blue", weights=weights / weights.sum() * 100.0)
         band = found.band_median_mm or 0.0
         axes.axvspan(-band, band, color=GREY, alpha=0.6, label=f"within the measurement error (± {band:.1f} mm)")
         axes.legend(fontsize=7)

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from vtkmodules.vtkCommonDataModel import vtkPolyData
+from vtkmodules.vtkFiltersCore import vtkCleanPolyData, vtkPolyDataNormals, vtkReverseSense, vtkTriangleFilter
 
 from MedGSLib.dates import parse_date
 from MedGSLib.errors import InputError
@@ -27,6 +28,7 @@ from MedGSLib.io.stack import load_stack
 from MedGSLib.io.volumes import read_volume
 from MedGSLib.longitudinal.growth import Sampling
 from MedGSLib.mesh import POSITION_ARRAY, occupancy_to_mesh, with_volume_of_voxels
+from MedGSLib.metrics_surface import topology, volume_mm3
 from MedGSLib.prior.mask_distance import slice_signed_distances
 from MedGSLib.volume import Label, SliceStack, Volume, distinct_labels
 
@@ -85,7 +87,7 @@ def load_time_point(
     if first.is_dir() and any((first / name).exists() for name in RESULT_MARKS):
         raise InputError(f"The folder {first} holds an unfinished result (it has no {REPORT_FILE}); finish it with --resume first.")
     if first.suffix.lower() in MESH_SUFFIXES and len(paths) == 1:
-        return TimePoint(title, {DEFAULT_SEGMENT: read_mesh(first)}, date, facts={"source": "mesh"})
+        return TimePoint(title, {DEFAULT_SEGMENT: _closed_surface(first)}, date, facts={"source": "mesh"})
     if len(paths) == 2:
         return time_point_from_stack(load_stack(first, Path(paths[1]), labels=tuple(labels) or None, margin_mm=None), date, title)
     return time_point_without_segment(load_stack(first, None, margin_mm=None), date, title)
@@ -165,6 +167,34 @@ def _volume_of(stack: SliceStack) -> tuple[Volume | None, NDArray[np.bool_] | No
         return None, None
     mask = None if stack.occupancy is None else stack.occupancy.max(axis=0) >= 0.5
     return Volume(stack.image, stack.index_to_ras(stack.gap_mm), meta=stack.meta), mask
+
+
+def _closed_surface(path: Path) -> vtkPolyData:
+    """The surface of a file of any origin as triangles that face outward.
+
+    :raises InputError: if it is open.
+    """
+    triangulate, merge, orient, turn = vtkTriangleFilter(), vtkCleanPolyData(), vtkPolyDataNormals(), vtkReverseSense()
+    triangulate.SetInputData(read_mesh(path))
+    triangulate.PassVertsOff()
+    triangulate.PassLinesOff()
+    # Corners that each face has to itself, as for sharp edges, would count as holes.
+    merge.SetInputConnection(triangulate.GetOutputPort())
+    merge.ConvertPolysToLinesOff()
+    merge.ConvertLinesToPointsOff()
+    orient.SetInputConnection(merge.GetOutputPort())
+    orient.SplittingOff()
+    orient.NonManifoldTraversalOff()
+    orient.Update()
+    surface = orient.GetOutput()
+    if not topology(surface).closed:
+        raise InputError(f"The surface {path} is open, so it encloses no volume; close its holes first.")
+    if volume_mm3(surface) > 0.0:
+        return surface
+    turn.SetInputData(surface)
+    turn.ReverseNormalsOn()
+    turn.Update()
+    return turn.GetOutput()
 
 
 def _from_result(folder: Path, image: Path | None, date: datetime.date | None, labels: Sequence[str | int], name: str) -> TimePoint:

@@ -11,9 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from numpy.typing import NDArray
 from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkCommonDataModel import vtkPolyData
+from vtkmodules.vtkCommonExecutionModel import vtkPolyDataAlgorithm
+from vtkmodules.vtkFiltersCore import vtkReverseSense, vtkStripper
+from vtkmodules.vtkFiltersSources import vtkCubeSource
 
 from MedGSLib.dates import parse_date
 from MedGSLib.errors import Cancelled, InputError
@@ -23,11 +28,12 @@ from MedGSLib.io.meshes import read_mesh, write_mesh
 from MedGSLib.io.stack import build_stack
 from MedGSLib.io.volumes import read_volume
 from MedGSLib.io.writers import segment_header
-from MedGSLib.longitudinal.compare import CompareConfig, Comparison, compare, compare_files
+from MedGSLib.longitudinal.compare import GROWTH, CompareConfig, Comparison, SegmentGrowth, compare, compare_files
 from MedGSLib.longitudinal.distance import add_point_values
+from MedGSLib.longitudinal.plots import _draw_histogram
 from MedGSLib.longitudinal.registration import write_transform
 from MedGSLib.longitudinal.timepoints import OUTER_WALL, TimePoint, load_time_point, time_point_from_stack
-from MedGSLib.mesh import POSITION_ARRAY
+from MedGSLib.mesh import POSITION_ARRAY, polydata_from_arrays
 from MedGSLib.metrics_surface import topology, triangles_of, volume_mm3
 from MedGSLib.phantom import Acquisition, AneurysmPhantom, AneurysmTruth, make_aneurysm
 from MedGSLib.phantom_shape import AneurysmShape
@@ -133,6 +139,47 @@ def test_bare_meshes_are_compared_and_written(tmp_path: Path) -> None:
     assert report["time_points"][1]["registration"]["method"] == "surface"
     assert report["time_points"][1]["registration"]["captured"]
     assert report["growth"][0]["distance_mm"]["largest"] == pytest.approx(3.0, abs=0.4)
+
+
+def filtered(algorithm: vtkPolyDataAlgorithm, surface: vtkPolyData) -> vtkPolyData:
+    algorithm.SetInputData(surface)
+    algorithm.Update()
+    return algorithm.GetOutput()
+
+
+def test_surfaces_of_any_origin_are_triangles_that_face_outward(tmp_path: Path) -> None:
+    ball = AneurysmTruth(AneurysmShape()).mesh(6.0)
+    points, triangles = triangles_of(ball)
+    mixed = np.where(np.arange(len(triangles))[:, None] % 3 == 0, triangles[:, ::-1], triangles)
+    loose = polydata_from_arrays(points[triangles].reshape(-1, 3), np.arange(triangles.size).reshape(-1, 3))
+    strips, inward = filtered(vtkStripper(), ball), filtered(vtkReverseSense(), ball)
+    for name, mesh in {"strips": strips, "inward": inward, "mixed": polydata_from_arrays(points, mixed), "loose": loose}.items():
+        write_mesh(mesh, tmp_path / f"{name}.vtp")
+        surface = load_time_point([tmp_path / f"{name}.vtp"]).surfaces["segment"]
+        assert volume_mm3(surface) == pytest.approx(volume_mm3(ball), rel=1e-4), name
+        found = topology(surface)
+        assert found.closed and found.oriented and found.components == 1, name
+    box = vtkCubeSource()
+    box.Update()
+    write_mesh(box.GetOutput(), tmp_path / "box.ply")
+    assert volume_mm3(load_time_point([tmp_path / "box.ply"]).surfaces["segment"]) == pytest.approx(1.0)
+
+
+def test_an_open_surface_is_refused(tmp_path: Path) -> None:
+    points, triangles = triangles_of(AneurysmTruth(AneurysmShape()).mesh(6.0))
+    write_mesh(polydata_from_arrays(points, triangles[1:]), tmp_path / "open.stl")
+    with pytest.raises(InputError, match="open.stl is open"):
+        load_time_point([tmp_path / "open.stl"])
+
+
+def test_a_wall_that_moved_the_same_everywhere_is_pictured() -> None:
+    figure = Figure()
+    surface = AneurysmTruth(AneurysmShape()).mesh(6.0)
+    moved = np.where(np.arange(surface.GetNumberOfPoints()) % 2, np.float32(4.0), np.nextafter(np.float32(4.0), np.float32(5.0)))
+    add_point_values(surface, GROWTH, moved)
+    axes = figure.subplots()
+    _draw_histogram(axes, SegmentGrowth("node", 1, (), surface))
+    assert sum(bar.get_height() for bar in axes.patches[:60]) == pytest.approx(100.0)
 
 
 def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
