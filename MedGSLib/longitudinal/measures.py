@@ -15,6 +15,7 @@ from MedGSLib.errors import InputError
 from MedGSLib.longitudinal.lesion import LesionMeasures, measure_lesion
 from MedGSLib.longitudinal.vessel import VesselMeasures, measure_vessel
 from MedGSLib.mesh import smoothed_surface
+from MedGSLib.metrics_surface import volume_mm3
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ TUBULAR = 1.5
 
 SMOOTHING_ITERATIONS = 20
 """Passes of the windowed sinc filter before measuring: the voxel pattern of a surface is not anatomy and lengthens every diameter."""
+LARGEST_VOLUME_CHANGE = 0.05
+"""By smoothing, of a surface that is fine enough for it; the smallest lesions of a few voxels change by 0.02."""
 
 FIGURES = (
     ("volume", "cm3"),
@@ -76,7 +79,7 @@ def measure_segment(surface: vtkPolyData, name: str, kind: str | None = None, pl
     """
     if kind not in (None, "vessel", "compact"):
         raise InputError(f"A segment is a vessel or compact, not '{kind}'.")
-    surface = smoothed_surface(surface, SMOOTHING_ITERATIONS)
+    surface = _smoothed(surface)
     lesion = measure_lesion(surface, plane_normal)
     if kind == "compact" or (kind is None and COMPACT_NAMES.search(name)):
         return Measures(lesion)
@@ -91,3 +94,10 @@ def measure_segment(surface: vtkPolyData, name: str, kind: str | None = None, pl
     except InputError as error:
         logger.warning("The segment %s is measured as a compact one: %s", name, error)
         return Measures(lesion)
+
+
+def _smoothed(surface: vtkPolyData) -> vtkPolyData:
+    """The surface without the voxel pattern; a surface of few large faces has none, collapses in the filter, and stays as it is."""
+    smoothed = smoothed_surface(surface, SMOOTHING_ITERATIONS)
+    volume = volume_mm3(surface)
+    return smoothed if abs(volume_mm3(smoothed) - volume) <= LARGEST_VOLUME_CHANGE * abs(volume) else surface

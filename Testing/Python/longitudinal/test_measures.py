@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from vtkmodules.vtkCommonDataModel import vtkPolyData
+from vtkmodules.vtkFiltersCore import vtkCleanPolyData, vtkTriangleFilter
+from vtkmodules.vtkFiltersSources import vtkCubeSource
 
 from MedGSLib.errors import InputError
 from MedGSLib.geometry import transform_points
@@ -82,6 +84,18 @@ def test_a_segment_is_taken_for_what_its_name_or_shape_says() -> None:
     assert measure_segment(ball, "aorta").figures().keys() >= {"volume", "area"}
     with pytest.raises(InputError, match="neither|not 'nonsense'"):
         measure_segment(ball, "x", "nonsense")
+
+
+def test_a_surface_of_few_faces_keeps_its_volume() -> None:
+    source = vtkCubeSource()
+    source.SetBounds(0.0, 30.0, 0.0, 30.0, 0.0, 30.0)
+    triangulate, merge = vtkTriangleFilter(), vtkCleanPolyData()
+    triangulate.SetInputConnection(source.GetOutputPort())
+    merge.SetInputConnection(triangulate.GetOutputPort())
+    merge.Update()
+    measured = measure_segment(merge.GetOutput(), "tumour").lesion
+    assert measured.volume_cm3 == pytest.approx(27.0)
+    assert measured.max_diameter_mm == pytest.approx(30.0 * np.sqrt(3.0))
 
 
 def test_a_section_knows_its_area_centre_and_inside() -> None:
