@@ -23,7 +23,7 @@ from MedGSLib.longitudinal.propagation import propagated
 from MedGSLib.longitudinal.registration import Registration, given_registration, no_registration, read_transform
 from MedGSLib.longitudinal.registration_image import register_images, stable_anatomy
 from MedGSLib.longitudinal.registration_surface import register_surfaces
-from MedGSLib.longitudinal.timepoints import TimePoint, load_time_point
+from MedGSLib.longitudinal.timepoints import TimePoint, distinct_names, load_time_point
 from MedGSLib.metrics_surface import triangles_of
 from MedGSLib.progress import ProgressCallback, Reporter
 
@@ -158,7 +158,8 @@ def compare_files(
             raise InputError("A transform file can only be given for a single follow-up.")
         chosen = [read_transform(Path(registration))]
     Reporter(progress).start("loading", len(paths))
-    points = [load_time_point(entry, None if dates is None else dates[index], labels) for index, entry in enumerate(paths)]
+    names = distinct_names([Path(entry[0]) for entry in paths])
+    points = [load_time_point(entry, None if dates is None else dates[index], labels, names[index]) for index, entry in enumerate(paths)]
     base = config or CompareConfig()
     if registration not in METHODS and _in_order(points, base.keep_order)[0] is not points[0]:
         raise InputError(

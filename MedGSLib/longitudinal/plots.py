@@ -100,8 +100,10 @@ def _along_baseline(comparison: Comparison, name: str, index: int) -> float:
 
 def draw_volumes(axes: Axes, comparison: Comparison) -> None:
     """Volume of each segment against date, or against the order where dates are unknown."""
-    dated = all(point.date is not None for point in comparison.time_points)
-    across: list[Any] = [point.date for point in comparison.time_points] if dated else [point.name for point in comparison.time_points]
+    across: list[Any] = [point.date for point in comparison.time_points]
+    if None in across:
+        across = list(range(len(across)))
+        axes.set_xticks(across, [point.name for point in comparison.time_points])
     for name in comparison.segments:
         volumes = [measured[name].lesion.volume_cm3 for measured in comparison.measures]
         bands = [0.0] + [

@@ -81,7 +81,7 @@ def load_time_point(
     :raises InputError: in one sentence, for whatever makes it unusable.
     """
     first = Path(paths[0])
-    title = name or first.name.split(".")[0]
+    title = name or _title(first)
     if first.is_dir() and (first / REPORT_FILE).is_file():
         return _from_result(first, Path(paths[1]) if len(paths) > 1 else None, date, labels, title)
     if first.is_dir() and any((first / name).exists() for name in RESULT_MARKS):
@@ -91,6 +91,18 @@ def load_time_point(
     if len(paths) == 2:
         return time_point_from_stack(load_stack(first, Path(paths[1]), labels=tuple(labels) or None, margin_mm=None), date, title)
     return time_point_without_segment(load_stack(first, None, margin_mm=None), date, title)
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Names of time points by their files; the same ones with the name of their folder, and numbered where that is the same as well."""
+    titles = [_title(path) for path in paths]
+    whole = [f"{path.absolute().parent.name}/{title}" for path, title in zip(paths, titles, strict=True)]
+    names = [long if titles.count(title) > 1 and whole.count(long) == 1 else title for title, long in zip(titles, whole, strict=True)]
+    return [f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name for index, name in enumerate(names)]
+
+
+def _title(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 def time_point_from_stack(stack: SliceStack, date: datetime.date | None = None, name: str = "") -> TimePoint:

@@ -30,9 +30,9 @@ from MedGSLib.io.volumes import read_volume
 from MedGSLib.io.writers import segment_header
 from MedGSLib.longitudinal.compare import GROWTH, CompareConfig, Comparison, SegmentGrowth, compare, compare_files
 from MedGSLib.longitudinal.distance import add_point_values
-from MedGSLib.longitudinal.plots import _draw_histogram
+from MedGSLib.longitudinal.plots import _draw_histogram, draw_volumes
 from MedGSLib.longitudinal.registration import write_transform
-from MedGSLib.longitudinal.timepoints import OUTER_WALL, TimePoint, load_time_point, time_point_from_stack
+from MedGSLib.longitudinal.timepoints import OUTER_WALL, TimePoint, distinct_names, load_time_point, time_point_from_stack
 from MedGSLib.mesh import POSITION_ARRAY, polydata_from_arrays
 from MedGSLib.metrics_surface import topology, triangles_of, volume_mm3
 from MedGSLib.phantom import Acquisition, AneurysmPhantom, AneurysmTruth, make_aneurysm
@@ -163,6 +163,26 @@ def test_surfaces_of_any_origin_are_triangles_that_face_outward(tmp_path: Path) 
     box.Update()
     write_mesh(box.GetOutput(), tmp_path / "box.ply")
     assert volume_mm3(load_time_point([tmp_path / "box.ply"]).surfaces["segment"]) == pytest.approx(1.0)
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = []
+    for year in ("2023", "2025"):
+        (tmp_path / year).mkdir()
+        paths.append(tmp_path / year / "node.vtp")
+        write_mesh(AneurysmTruth(AneurysmShape()).mesh(6.0), paths[-1])
+    report = compare_files([[path] for path in paths], tmp_path / "out", registration="none")
+    assert [point["name"] for point in report["time_points"]] == ["2023/node", "2025/node"]
+    assert distinct_names([*paths, paths[0]]) == ["node (1)", "2025/node", "node (2)"]
+    assert distinct_names([Path("first.vtp"), Path("second.nii.gz")]) == ["first", "second"]
+
+
+def test_undated_volumes_are_pictured_in_their_order() -> None:
+    points = [TimePoint("node", {"node": AneurysmTruth(AneurysmShape(growth_mm=mm)).mesh(6.0)}) for mm in (0.0, 3.0)]
+    axes = Figure().subplots()
+    draw_volumes(axes, compare(points, CompareConfig("none")))
+    assert np.ptp(axes.containers[0].lines[0].get_xdata()) == 1
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["node", "node"]
 
 
 def test_an_open_surface_is_refused(tmp_path: Path) -> None:
