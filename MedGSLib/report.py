@@ -138,7 +138,7 @@ def _geometry(prepared: Preparation) -> dict[str, Any]:
         "rows_columns": (height, width),
         "pixel_mm": stack.pixel_mm,
         "input_gap_mm": stack.gap_mm,
-        "annotated_gap_mm": _annotated_gap_mm(stack),
+        "annotated_gap_mm": stack.annotated_gap_mm,
         "output_spacing_mm": grid.spacing_mm,
         "slice_thickness_mm": stack.slice_thickness_mm,
         "acquired_output_slices": grid.acquired.tolist(),
@@ -146,12 +146,6 @@ def _geometry(prepared: Preparation) -> dict[str, Any]:
         "annotated_input_slices": np.flatnonzero(stack.annotated).tolist(),
         "plane_to_ras": stack.plane_to_ras.tolist(),
     }
-
-
-def _annotated_gap_mm(stack: SliceStack) -> float | None:
-    """The median distance between neighbouring annotated slices, or None where there is a single one."""
-    gaps = np.diff(stack.positions_mm[stack.annotated])
-    return float(np.median(gaps)) if len(gaps) else None
 
 
 def _reproduction(prepared: Preparation, rendered: NDArray[np.float32]) -> float | None:

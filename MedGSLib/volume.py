@@ -121,6 +121,13 @@ class SliceStack:
         return float(np.median(np.diff(self.positions_mm)))
 
     @property
+    def annotated_gap_mm(self) -> float:
+        """The median distance between neighbouring annotated slices; of all slices where fewer than two are annotated."""
+        if np.count_nonzero(self.annotated) < 2:
+            return self.gap_mm
+        return float(np.median(np.diff(self.positions_mm[self.annotated])))
+
+    @property
     def pixel_mm(self) -> Tuple[float, float]:
         """Pixel size (row step, column step) in mm."""
         mm = geometry.spacing(self.plane_to_ras)

@@ -146,8 +146,7 @@ def wall_parts(names: Sequence[str]) -> list[str]:
 def sampling_of(stack: SliceStack) -> Sampling:
     """Pixel size, gap between the annotated slices, and slice normal of a stack; a surface knows nothing of the slices in between."""
     normal = stack.plane_to_ras[:3, 2] / np.linalg.norm(stack.plane_to_ras[:3, 2])
-    gap_mm = float(np.median(np.diff(stack.positions_mm[stack.annotated])))
-    return Sampling(max(stack.pixel_mm), gap_mm, tuple(normal.tolist()))
+    return Sampling(max(stack.pixel_mm), stack.annotated_gap_mm, tuple(normal.tolist()))
 
 
 def interpolated_surface(stack: SliceStack, segment: NDArray[np.float32], name: str) -> vtkPolyData:
@@ -214,7 +213,7 @@ def _from_result(folder: Path, image: Path | None, date: datetime.date | None, l
         report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
         geometry = report["geometry"]
         plane = np.array(geometry["plane_to_ras"], dtype=np.float64)
-        gap_mm = float(geometry.get("annotated_gap_mm") or geometry["input_gap_mm"])
+        gap_mm = float(geometry.get("annotated_gap_mm", geometry["input_gap_mm"]))
         sampling = Sampling(max(geometry["pixel_mm"]), gap_mm, tuple(plane[:3, 2].tolist()))
         segments = {name: bool(facts.get("position_error_is_calibrated")) for name, facts in report["segments"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

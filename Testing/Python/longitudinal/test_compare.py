@@ -216,9 +216,6 @@ def test_result_folders_are_read_with_their_report(tmp_path: Path) -> None:
     assert list(point.surfaces) == ["aneurysm"]
     assert point.surfaces["aneurysm"].GetPointData().GetArray(POSITION_ARRAY) is None
     assert point.sampling.gap_mm == 5.0
-    geometry["annotated_gap_mm"] = None
-    (tmp_path / "report.json").write_text(json.dumps(report))
-    assert load_time_point([tmp_path]).sampling.gap_mm == 5.0
     geometry["annotated_gap_mm"] = 15.0
     report["segments"]["aneurysm"]["position_error_is_calibrated"] = True
     (tmp_path / "report.json").write_text(json.dumps(report))
