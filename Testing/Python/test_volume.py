@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,8 @@ def test_positions_that_do_not_fit_are_refused(a_volume: Volume, positions: list
 
 def test_facts_of_a_stack(a_stack: SliceStack) -> None:
     assert a_stack.shape == (5, 3, 4)
-    assert a_stack.gap_mm == 2.0
+    assert a_stack.gap_mm == 2.0 and a_stack.annotated_gap_mm == 4.5
+    assert replace(a_stack, annotated=np.arange(5) == 2).annotated_gap_mm == 2.0
     assert a_stack.pixel_mm == pytest.approx((0.4, 0.7))
     assert np.allclose(a_stack.coordinates, [0.0, 1.0, 2.0, 3.5, 4.5])
 
