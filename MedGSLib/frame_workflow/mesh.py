@@ -51,7 +51,7 @@ def mesh_model(model: Path, output: Path, options: MeshOptions, progress: Progre
     """
     gaussians, header = load_model(model)
     channel = int(header.has_image) + _label_index(header, options.label)
-    rasterizer, _ = choose_rasterizer(options.device, options.threads)
+    rasterizer, _ = choose_rasterizer(options.device, options.threads, gaussians.settings.blending)
     gaussians = gaussians.to("cuda" if rasterizer.name.startswith("gsplat") else "cpu")
     coordinates, gap = _regular_coordinates(header, options.interp)
     field = render_dense(gaussians, coordinates, header.size, rasterizer, Reporter(progress))[:, channel]

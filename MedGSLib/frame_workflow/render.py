@@ -69,7 +69,7 @@ def render_frames(model: Path, output: Path, options: RenderOptions, progress: P
     """
     gaussians, header = load_model(model)
     wanted = _wanted(header, options.what)
-    rasterizer, reason = choose_rasterizer(options.device, options.threads)
+    rasterizer, reason = choose_rasterizer(options.device, options.threads, gaussians.settings.blending)
     gaussians = gaussians.to("cuda" if rasterizer.name.startswith("gsplat") else "cpu")
     positions = frame_positions(header, options.interp)
     reporter = Reporter(progress)

@@ -60,7 +60,8 @@ def train(
         config = replace(config, mode="joint")
     stack = read_dataset(source, config.mode, options.spacing_mm or (1.0, 1.0, float(config.scale or 1)))
     make_result_folder(output)
-    rasterizer, reason = choose_rasterizer(config.device, config.threads)
+    blending = None if start is None else start.gaussians.settings.blending
+    rasterizer, reason = choose_rasterizer(config.device, config.threads, blending)
     reporter.start("prior", message=reason)
     prepared = prepare(stack, config, reporter, window=None if start is None else start.header.window)
     gaussians = _first_gaussians(prepared, fold_for(rasterizer, config.fold), start, options)

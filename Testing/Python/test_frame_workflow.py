@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from MedGSLib import raster
 from MedGSLib.cli.main import main
 from MedGSLib.frame_workflow.model_folder import ModelFolder
 from MedGSLib.geometry import flip_ras_lps
@@ -18,6 +20,7 @@ from MedGSLib.io.images import write_image
 from MedGSLib.io.meshes import read_mesh
 from MedGSLib.metrics_surface import roughness_deg, topology, triangles_of, volume_mm3
 from MedGSLib.model_file import load_model
+from MedGSLib.raster.gsplat_cuda import GsplatRasterizer
 from MedGSLib.volume import Volume
 
 FRAMES, HEIGHT, WIDTH, RADIUS = 7, 36, 44, 9.0
@@ -150,6 +153,24 @@ def test_a_checkpoint_continues_to_the_same_result(joint, dataset, tmp_path):
     straight, continued = (state(ModelFolder(folder).model_path()) for folder in (joint, tmp_path))
     for name, values in straight.items():
         np.testing.assert_allclose(continued[name], values, atol=1e-4, err_msg=name)
+
+
+class UnusedGpu(GsplatRasterizer):
+    """A GPU that is there, and whose kernels must not be asked for anything."""
+
+    def __init__(self, blending: str | None = None) -> None:
+        super().__init__(kernels=SimpleNamespace(), device="cpu", blending=blending)
+
+
+def test_a_model_made_on_a_cpu_is_used_on_the_cpu_of_a_machine_with_a_gpu(joint, dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(raster, "GsplatRasterizer", UnusedGpu)
+    auto = ["--threads", "1", "--device", "auto"]
+    checkpoint = ["--start_checkpoint", str(joint / "checkpoints" / "iteration_20.safetensors")]
+    again = ["train", "-s", str(dataset), "-m", str(tmp_path), *RECIPE, *checkpoint, "--iterations", "21"]
+    for line in (["render", "-m", str(joint), "-o", str(tmp_path)], ["mesh", "-m", str(joint), "-o", str(tmp_path / "a.ply")], again):
+        assert main([*line, *auto]) == 0, capsys.readouterr().err
+    assert main(["render", "-m", str(joint), "-o", str(tmp_path), "--device", "cuda"]) != 0
+    assert "the CPU can" in capsys.readouterr().err
 
 
 def test_an_image_only_checkpoint_starts_a_joint_run(image_only, dataset, tmp_path):
