@@ -14,6 +14,8 @@ from MedGSLib.io.atomic import write_json
 from MedGSLib.model_file import ModelHeader, export_ply, save_model
 
 MODEL_NAME = "model.medgs"
+LATEST = "latest_iteration"
+"""What of settings.json names the last model that the latest training has saved; models of earlier ones may lie beside it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ModelFolder:
         return sorted(int(match[1]) for match in matches if match)
 
     def model_path(self, iteration: str = "latest") -> Path:
-        """The saved model of an iteration, or of the last one.
+        """The saved model of an iteration, or of the last one of the latest training.
 
         :raises InputError: if there is none, naming those that there are.
         """
@@ -57,9 +59,12 @@ class ModelFolder:
         saved = self.iterations()
         if not saved:
             raise InputError(f"The folder '{self.root}' holds no trained model.")
-        wanted = saved[-1] if iteration == "latest" else int(iteration)
+        named = ", ".join(map(str, saved))
+        wanted = _read_settings(self.settings_path).get(LATEST, saved[-1]) if iteration == "latest" else int(iteration)
+        if wanted is None:
+            raise InputError(f"The latest training in '{self.root}' saved no model; choose an earlier one with --iteration: {named}.")
         if wanted not in saved:
-            raise InputError(f"Iteration {wanted} was not saved in '{self.root}'; saved: {', '.join(map(str, saved))}.")
+            raise InputError(f"Iteration {wanted} was not saved in '{self.root}'; saved: {named}.")
         return self._iteration_folder(wanted) / MODEL_NAME
 
     def save(self, iteration: int, gaussians: FoldedGaussians, header: ModelHeader) -> Path:
@@ -70,11 +75,12 @@ class ModelFolder:
         folder = self._iteration_folder(iteration)
         export_ply(folder / "point_cloud.ply", gaussians, header)
         save_model(folder / MODEL_NAME, gaussians, header)
+        self.write_settings(_read_settings(self.settings_path) | {LATEST: iteration})
         return folder / MODEL_NAME
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Replace settings.json."""
-        write_json(self.settings_path, settings)
+        """Replace settings.json; a new training has none of the models in the folder."""
+        write_json(self.settings_path, {LATEST: None} | settings)
 
     def _iteration_folder(self, iteration: int) -> Path:
         return self.root / "point_cloud" / f"iteration_{iteration}"
@@ -82,10 +88,15 @@ class ModelFolder:
 
 def pixel_maximum(model: Path) -> int | None:
     """The largest pixel value of the frames that a model was trained on; None for models that no frames made."""
-    settings = model.parents[2] / "settings.json" if len(model.parents) > 2 else None
-    if settings is None or not settings.is_file():
-        return None
+    settings = _read_settings(model.parents[2] / "settings.json") if len(model.parents) > 2 else {}
+    maximum = settings.get("pixel_maximum")
+    return maximum if isinstance(maximum, int) else None
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What settings.json holds; nothing where there is none, or it is damaged."""
     try:
-        return int(json.loads(settings.read_text(encoding="utf-8"))["pixel_maximum"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}

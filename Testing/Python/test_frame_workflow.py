@@ -99,6 +99,22 @@ def test_frames_are_rendered_at_and_between_the_trained_ones(joint, tmp_path):
     assert 2 * (mask & (tube(2 + 1 / 3) > 0.5)).sum() / (mask.sum() + (tube(2 + 1 / 3) > 0.5).sum()) > 0.95
 
 
+def test_the_latest_model_is_that_of_the_latest_training(dataset, tmp_path, capsys):
+    again = ["train", "-s", str(dataset), "-m", str(tmp_path), "--pipeline", "img", *RECIPE, "--iterations"]
+    for iterations in ("12", "4"):
+        assert main([*again, iterations]) == 0
+    folder = ModelFolder(tmp_path)
+    assert folder.model_path().parent.name == "iteration_4" and folder.iterations() == [4, 12]
+    assert folder.model_path("12").parent.name == "iteration_12"
+    settings = json.loads(folder.settings_path.read_text())
+    folder.write_settings({"pixel_maximum": 255})
+    assert main(["render", "-m", str(tmp_path), *SMALL]) == 2
+    assert "--iteration: 4, 12" in capsys.readouterr().err
+    del settings["latest_iteration"]
+    folder.settings_path.write_text(json.dumps(settings))
+    assert folder.model_path().parent.name == "iteration_12", "folders of earlier versions do not name it"
+
+
 def test_one_head_another_extension_and_an_earlier_iteration(joint, tmp_path):
     line = ["render", "-m", str(joint), "--iteration", "20", "--render", "mask", "--extension", ".TIF", "-o", str(tmp_path), *SMALL]
     assert main(line) == 0
