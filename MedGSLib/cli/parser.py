@@ -10,6 +10,10 @@ from typing import Any, NoReturn
 from MedGSLib.errors import EXIT_BAD_INPUT, InputError
 
 PRESETS = ("fast", "standard", "high", "paper")
+LARGEST_WHOLE = 2**31 - 1
+LARGEST_SEED = 2**63 - 1
+SMALLEST_POSITIVE = 1e-9
+"""Below this, quotients of lengths overflow."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -50,6 +54,8 @@ def positive(text: str) -> float:
     value = _number(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
+    if value < SMALLEST_POSITIVE:
+        raise argparse.ArgumentTypeError(f"'{text}' is too small a number")
     return value
 
 
@@ -63,16 +69,17 @@ def non_negative(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
-    return int(text)
+    return _whole_number(text, 1, LARGEST_WHOLE)
 
 
 def whole(text: str) -> int:
     """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 0")
-    return int(text)
+    return _whole_number(text, 0, LARGEST_WHOLE)
+
+
+def seed(text: str) -> int:
+    """A whole number that every random generator takes."""
+    return _whole_number(text, 0, LARGEST_SEED)
 
 
 def degree(text: str) -> int:
@@ -93,12 +100,22 @@ def annotated(text: str) -> str:
     valid = {
         "auto": value == "" and ":" not in text,
         "all": value == "" and ":" not in text,
-        "every": value.isdecimal() and int(value) >= 1,
-        "list": all(part.isdecimal() for part in value.split(",")),
+        "every": _is_whole(value, 1),
+        "list": all(_is_whole(part) for part in value.split(",")),
     }
     if not valid.get(kind, False):
         raise argparse.ArgumentTypeError(f"'{text}' is none of auto, all, every:N, list:0,5,9")
     return text
+
+
+def _is_whole(text: str, least: int = 0, largest: int = LARGEST_WHOLE) -> bool:
+    return text.isdecimal() and len(text) < 100 and least <= int(text) <= largest
+
+
+def _whole_number(text: str, least: int, largest: int) -> int:
+    if not _is_whole(text, least, largest):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of {least} to {largest}")
+    return int(text)
 
 
 def _number(text: str) -> float:
@@ -149,7 +166,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser, preset: str = "standard")
     )
     group.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to compute (auto: CUDA where it works)")
     group.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: all cores)")
-    group.add_argument("--seed", type=whole, metavar="N", default=0, help="seed of every random choice (default: 0)")
+    group.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of every random choice (default: 0)")
 
 
 def add_advanced_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from MedGSLib.cli.console import Console
-from MedGSLib.cli.parser import PRESETS, ArgumentParser, add_command, count, degree, existing, non_negative, positive, whole
+from MedGSLib.cli.parser import PRESETS, ArgumentParser, add_command, count, degree, existing, non_negative, positive, seed
 
 DETAILS = """frames:  DATASET/original/0000.png, 0001.png, ...   masks: DATASET/mask/ or DATASET/masks/ with the same names
 (a frame without a mask file counts as not annotated; PNG, JPEG, TIFF and BMP are read)
 
 written: MODELDIR/settings.json
          MODELDIR/point_cloud/iteration_N/model.medgs and point_cloud.ply
-         MODELDIR/checkpoints/iteration_N.medgs    MODELDIR/xyz/iteration_N.npy    MODELDIR/test_metrics.csv
+         MODELDIR/checkpoints/iteration_N.safetensors    MODELDIR/xyz/iteration_N.npy    MODELDIR/test_metrics.csv
 
 examples:
   medgs train -s prostate -m run1 --pipeline joint --lambda_seg 2
@@ -69,7 +69,7 @@ def _add_recipe(parser: ArgumentParser) -> None:
         metavar=("X", "Y", "Z"),
         help="pixel width, pixel height and frame distance in mm (default: 1 1 K)",
     )
-    group.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of every random choice (default: 0)")
+    group.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of every random choice (default: 0)")
 
 
 def _add_saving(parser: ArgumentParser) -> None:

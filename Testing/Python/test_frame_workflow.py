@@ -13,6 +13,7 @@ from PIL import Image
 
 from MedGSLib import raster
 from MedGSLib.cli.main import main
+from MedGSLib.cli.train import DETAILS
 from MedGSLib.frame_workflow.model_folder import ModelFolder
 from MedGSLib.geometry import flip_ras_lps
 from MedGSLib.io.frame_files import frame_matrix
@@ -77,6 +78,7 @@ def test_training_saves_what_was_asked_for(joint):
     assert ModelFolder(joint).iterations() == [20, 40]
     assert (joint / "point_cloud" / "iteration_40" / "point_cloud.ply").read_bytes().startswith(b"ply\n")
     assert [path.name for path in (joint / "checkpoints").iterdir()] == ["iteration_20.safetensors"]
+    assert "checkpoints/iteration_N.safetensors" in DETAILS
     positions = np.load(joint / "xyz" / "iteration_40.npy", allow_pickle=False)
     assert positions.shape == (700, 3) and -1 < positions[:, 2].min() < 1 and FRAMES - 2 < positions[:, 2].max() < FRAMES
     with (joint / "test_metrics.csv").open() as stream:
