@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from MedGSLib.io.atomic import make_result_folder
 
     rows = read_cases(arguments.cases)
+    _refuse_other_columns(rows, arguments.cases.name)
     if (arguments.output / "summary.csv").resolve() == arguments.cases.resolve():
         raise InputError(f"The summary would overwrite the case list {arguments.cases}; choose another output folder.")
     make_result_folder(arguments.output)
@@ -52,6 +53,18 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.result(text, summary=str(arguments.output / "summary.csv"), failed=[outcome.name for outcome in failed])
     codes = {outcome.exit_code for outcome in failed}
     return codes.pop() if len(codes) == 1 else min(1, len(codes))
+
+
+def _refuse_other_columns(rows: dict[str, dict[str, str]], table: str) -> None:
+    """Make sure that every column that is not empty describes a case.
+
+    :raises InputError: naming one that does not.
+    """
+    options = ArgumentParser(add_help=False)
+    reconstruct.add_case_options(options)
+    for column in (column for row in rows.values() for column, text in row.items() if text and column != "image"):
+        if f"--{column}" not in options._option_string_actions:
+            raise InputError(f"The column '{column}' of {table} is none of 'image', 'mask', 'name' and the options of a case; remove it.")
 
 
 def case_arguments(row: dict[str, str], folder: Path, output: Path) -> argparse.Namespace:
@@ -101,7 +114,7 @@ class _RowParser(ArgumentParser):
 
 
 def _row_parser(name: str) -> _RowParser:
-    parser = _RowParser(prog=name)
+    parser = _RowParser(prog=name, add_help=False)
     parser.add_argument("image", nargs="?", type=Path)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--resume", action="store_true")

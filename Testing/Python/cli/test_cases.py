@@ -208,7 +208,15 @@ def test_a_bad_option_fails_its_case_by_name(row, job, files):
     assert "case 'a'" in summary(files / "out")["a"]["message"]
 
 
-def test_an_unknown_column_is_named(job, files):
-    cases = write_cases(files, "name,image,magic", "a,ct.nrrd,1")
+@pytest.mark.parametrize("column", ["magic", "help", "h", "output", "resume", "json_events", ""])
+def test_a_column_that_is_no_option_of_a_case_is_named_before_anything_runs(column, job, files, capsys):
+    cases = write_cases(files, f"name,image,{column}", "a,ct.nrrd,", f"b,ct.nrrd,{files}/elsewhere")
     assert main(["batch", str(cases), "-o", str(files / "out")]) == 2
-    assert "--magic" in summary(files / "out")["a"]["message"]
+    assert f"'{column.replace('_', '-')}'" in capsys.readouterr().err
+    assert job.calls == [] and not (files / "out").exists()
+
+
+def test_a_column_without_text_does_no_harm(job, files):
+    cases = write_cases(files, "name,image,help,", "a,ct.nrrd,,")
+    assert main(["batch", str(cases), "-o", str(files / "out")]) == 0
+    assert summary(files / "out")["a"]["status"] == "done"
