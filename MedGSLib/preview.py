@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
+from MedGSLib.errors import MedGSError
 from MedGSLib.geometry import Matrix
 from MedGSLib.io.atomic import atomic_write
 from MedGSLib.preview_surface import ANTERIOR, LEFT, draw_surfaces, letter_sides
 from MedGSLib.volume import Label, SliceStack
+
+logger = logging.getLogger(__name__)
 
 SCREEN_DPI = 110
 SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
@@ -58,10 +62,23 @@ class CrossPlane:
 def write_preview(path: Path, stack: SliceStack, result: DenseResult, title: str = "MedGS reconstruction") -> None:
     """Write a PNG with two orthogonal cross-planes of input and output and the mesh.
 
-    The planes go through the middle of the segment. Ticks mark the acquired slices; letters name the patient's sides.
+    The planes go through the middle of the segment. Ticks mark the acquired slices; letters name the patient's sides. Where the picture
+    cannot be drawn, its title alone is, for it comes after much work and before the report of it.
 
     :raises ResourceError: if the disk is full.
     """
+    try:
+        save_figure(_preview(stack, result, title), path)
+    except (OSError, MemoryError, MedGSError):
+        raise
+    except Exception as error:
+        logger.warning("The preview could not be drawn: %s", error, exc_info=error)
+        figure = Figure(figsize=(4.2, 2.1), dpi=SCREEN_DPI)
+        figure.suptitle(f"{title}\n(the picture could not be drawn)", fontsize=12)
+        save_figure(figure, path)
+
+
+def _preview(stack: SliceStack, result: DenseResult, title: str) -> Figure:
     planes = _central_planes(stack)
     columns = 2 + (1 if result.meshes else 0)
     figure = Figure(figsize=(4.2 * columns, 8.4), dpi=SCREEN_DPI, layout="constrained")
@@ -79,7 +96,7 @@ def write_preview(path: Path, stack: SliceStack, result: DenseResult, title: str
             draw_surfaces(grid[row][2], result.meshes, colors, view)
     figure.suptitle(title, fontsize=12)
     figure.supxlabel(NOTICE, fontsize=8, color="0.35")
-    save_figure(figure, path)
+    return figure
 
 
 def write_demo_summary(
@@ -137,8 +154,10 @@ def _intensity_window(stack: SliceStack) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _edges(centers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cell borders (N+1,) halfway between centres (N,)."""
+def _edges(centers: NDArray[np.float64], width: float) -> NDArray[np.float64]:
+    """Cell borders (N+1,) halfway between centres (N,); a single cell is as wide as ``width``."""
+    if len(centers) == 1:
+        return centers[0] + width * np.array([-0.5, 0.5])
     middle = (centers[1:] + centers[:-1]) / 2.0
     return np.concatenate([[2.0 * centers[0] - middle[0]], middle, [2.0 * centers[-1] - middle[-1]]])
 
@@ -157,7 +176,7 @@ def _draw_plane(
     pixel_mm = stack.pixel_mm[1 - plane.axis]
     count = stack.shape[2 - plane.axis]
     across = np.arange(count, dtype=np.float64) * pixel_mm
-    borders = _edges(across), _edges(positions_mm)
+    borders = _edges(across, pixel_mm), _edges(positions_mm, stack.gap_mm)
     if image is not None:
         axes.pcolormesh(*borders, plane.cut(image), cmap="gray", vmin=window[0], vmax=window[1], rasterized=True)
     axes.set_facecolor("0.1")
@@ -165,9 +184,9 @@ def _draw_plane(
         for channel, label in zip(plane.cut(occupancy), labels, strict=False):
             inside = np.ma.masked_less(channel, 0.5)
             axes.pcolormesh(*borders, inside, cmap=ListedColormap([label.color]), alpha=0.35, rasterized=True)
-            if len(positions_mm) > len(stack.positions_mm) and channel.max() > 0.5 > channel.min():
+            if len(positions_mm) > len(stack.positions_mm) and count > 1 and channel.max() > 0.5 > channel.min():
                 axes.contour(across, positions_mm, channel, levels=[0.5], colors=[label.color], linewidths=1.2)
-    _mark_slices(axes, stack.positions_mm, float(across[-1]))
+    _mark_slices(axes, stack.positions_mm, max(float(across[-1]), pixel_mm))
     _orient(axes, stack.plane_to_ras, plane.axis)
 
 

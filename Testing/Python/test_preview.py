@@ -63,6 +63,23 @@ def test_a_preview_is_written_for_every_kind_of_result(tmp_path: Path, keep: str
     assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
 
 
+@pytest.mark.parametrize("pixels", [(1, 1), (1, 5), (5, 1)])
+def test_a_crop_of_one_pixel_is_drawn(tmp_path: Path, pixels: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
+    occupancy = np.zeros((1, 3, *pixels), np.float32)
+    occupancy[0, 1] = 1
+    stack = SliceStack(occupancy[0], occupancy, LABELS[:1], np.ones(3, bool), np.arange(3) * 6.0, np.eye(4))
+    preview.write_preview(tmp_path / "preview.png", stack, a_result(stack))
+    assert imread(tmp_path / "preview.png").std() > 0.01 and caplog.text == ""
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_more_than_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(preview, "_draw_plane", lambda *_: [][0])
+    preview.write_preview(tmp_path / "preview.png", a_stack(), a_result(a_stack()))
+    assert imread(tmp_path / "preview.png").size > 0 and "could not be drawn" in caplog.text
+
+
 def test_the_storage_order_does_not_change_the_picture(tmp_path: Path) -> None:
     pictures = []
     for name, stack in (("plain", a_stack()), ("flipped", flipped(a_stack()))):
