@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from MedGSLib import geometry
 from MedGSLib.errors import InputError
-from MedGSLib.io.frame_files import frame_matrix
 from MedGSLib.io.meshes import write_mesh
 from MedGSLib.io.volumes import read_volume
 from MedGSLib.mesh import mesh_summary, occupancy_to_mesh
@@ -82,12 +81,11 @@ def _regular_coordinates(header: ModelHeader, interp: int) -> tuple[NDArray[np.f
 
 def _index_to_ras(header: ModelHeader, options: MeshOptions, step_mm: float) -> geometry.Matrix:
     """4x4 from (column, row, rendered slice) to RAS mm; another spacing than the trained one keeps the directions and the origin."""
-    trained_gap = step_mm * options.interp
-    plane = header.matrix
+    width, height, _ = geometry.spacing(header.matrix)
     wanted = options.spacing_mm
     if options.spacing_from is not None:
         i, j, k = (float(mm) for mm in geometry.spacing(read_volume(options.spacing_from).ijk_to_ras))
         wanted = (i, j, k)
     if wanted is None:
-        return plane @ np.diag([1.0, 1.0, trained_gap / options.interp, 1.0])
-    return frame_matrix(wanted) @ np.diag([1.0, 1.0, 1.0 / options.interp, 1.0])
+        return header.matrix @ np.diag([1.0, 1.0, step_mm, 1.0])
+    return header.matrix @ np.diag([wanted[0] / width, wanted[1] / height, wanted[2] / options.interp, 1.0])

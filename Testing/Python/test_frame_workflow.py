@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from MedGSLib.io.frame_files import frame_matrix
 from MedGSLib.io.images import write_image
 from MedGSLib.io.meshes import read_mesh
 from MedGSLib.metrics_surface import roughness_deg, topology, triangles_of, volume_mm3
-from MedGSLib.model_file import load_model
+from MedGSLib.model_file import load_model, save_model
 from MedGSLib.raster.gsplat_cuda import GsplatRasterizer
 from MedGSLib.volume import Volume
 
@@ -144,6 +145,21 @@ def test_the_spacing_may_come_from_a_volume(joint, tmp_path):
     for output, spacing in zip(outputs, (["--spacing", "0.5", "0.5", "2"], ["--spacing-from", str(reference)])):
         assert main(["mesh", "-m", str(joint), *spacing, "-o", str(output), *SMALL]) == 0
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_another_spacing_keeps_origin_and_directions(joint, tmp_path):
+    gaussians, header = load_model(ModelFolder(joint).model_path())
+    turned = np.array([[0.0, 0.0, 1.0, 50.0], [-1.0, 0.0, 0.0, -60.0], [0.0, 1.0, 0.0, 700.0], [0.0, 0.0, 0.0, 1.0]])
+    save_model(tmp_path / "model.medgs", gaussians, replace(header, plane_to_ras=turned.tolist()))
+    gap = float(np.median(np.diff(header.acquired_mm)))
+    spacings = [], ["--spacing", "1", "1", str(gap)], ["--spacing", "0.5", "0.5", str(0.5 * gap)]
+    meshes = []
+    for number, spacing in enumerate(spacings):
+        path = tmp_path / f"{number}.vtp"
+        assert main(["mesh", "-m", str(tmp_path / "model.medgs"), "--interp", "2", *spacing, "-o", str(path), *SMALL]) == 0
+        meshes.append(triangles_of(read_mesh(path))[0])
+    np.testing.assert_allclose(meshes[1], meshes[0], atol=1e-3)
+    np.testing.assert_allclose(meshes[2], turned[:3, 3] + 0.5 * (meshes[0] - turned[:3, 3]), atol=1e-3)
 
 
 def test_smoothing_keeps_the_volume_and_lessens_the_roughness(joint, tmp_path):
