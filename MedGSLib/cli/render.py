@@ -26,7 +26,9 @@ def add_parser(commands: Any) -> None:
         "--chunk", type=count, metavar="N", help="frames rendered at once; fewer need less memory (default: as memory allows)"
     )
     parser.add_argument("--extension", type=_extension, default="png", metavar="EXT", help=f"of {', '.join(EXTENSIONS)} (default: png)")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="where render_img/ and render_mask/ go (default: MODELDIR)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="where render_img/ and render_mask/ go (default: beside the model)"
+    )
 
 
 def add_model_arguments(parser: ArgumentParser) -> None:
@@ -67,5 +69,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         device=arguments.device,
         threads=arguments.threads,
     )
-    written = render_frames(folder.model_path(arguments.iteration), arguments.output or arguments.model, options, console.progress)
-    console.result(f"{len(written)} frames are in {arguments.output or arguments.model}", frames=len(written))
+    beside = arguments.model.parent if arguments.model.is_file() else arguments.model
+    output = arguments.output or beside
+    written = render_frames(folder.model_path(arguments.iteration), output, options, console.progress)
+    console.result(f"{len(written)} frames are in {output}", frames=len(written))

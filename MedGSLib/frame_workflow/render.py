@@ -19,6 +19,7 @@ from MedGSLib.render import CHUNK_BYTES, render_chunks
 
 IMAGE_FOLDER, MASK_FOLDER = "render_img", "render_mask"
 EIGHT_BIT = ("jpg", "jpeg", "bmp")
+LARGEST_PIXEL = 65535
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def render_frames(model: Path, output: Path, options: RenderOptions, progress: P
     """
     gaussians, header = load_model(model)
     wanted = _wanted(header, options.what)
+    if MASK_FOLDER in wanted:
+        _refuse_large_labels(header, options.extension)
     rasterizer, reason = choose_rasterizer(options.device, options.threads, gaussians.settings.blending)
     gaussians = gaussians.to("cuda" if rasterizer.name.startswith("gsplat") else "cpu")
     positions = frame_positions(header, options.interp)
@@ -96,6 +99,14 @@ def _wanted(header: ModelHeader, what: str) -> list[str]:
     if not has[folder]:
         raise InputError(f"The model has no {'image' if what == 'img' else 'mask'} head to render.")
     return [folder]
+
+
+def _refuse_large_labels(header: ModelHeader, extension: str) -> None:
+    largest = max(label.value for label in header.labels)
+    most = 255 if extension in EIGHT_BIT else LARGEST_PIXEL
+    if len(header.labels) > 1 and largest > most:
+        way_out = "--extension png" if largest <= LARGEST_PIXEL else "--render img"
+        raise InputError(f"A mask has the value {largest}, and {extension} files hold values up to {most}; choose {way_out}.")
 
 
 def _chunk_bytes(options: RenderOptions, header: ModelHeader, channels: int) -> int:
@@ -126,11 +137,12 @@ def _grey(values: NDArray[np.float32], window: tuple[float, float], maximum: int
     return np.clip(np.rint(pixels), 0, maximum).astype(np.uint8 if maximum == 255 else np.uint16)
 
 
-def _mask(values: NDArray[np.float32], header: ModelHeader) -> NDArray[np.uint8]:
+def _mask(values: NDArray[np.float32], header: ModelHeader) -> NDArray:
     if len(values) == 1:
         return np.clip(np.rint(values[0] * 255.0), 0, 255).astype(np.uint8)
-    labels = np.array([label.value for label in header.labels], dtype=np.uint8)
-    return np.where(values.max(axis=0) >= 0.5, labels[values.argmax(axis=0)], 0).astype(np.uint8)
+    labels = np.array([label.value for label in header.labels])
+    shown = np.where(values.max(axis=0) >= 0.5, labels[values.argmax(axis=0)], 0)
+    return shown.astype(np.uint8 if labels.max() <= 255 else np.uint16)
 
 
 def _write_picture(path: Path, pixels: NDArray) -> None:

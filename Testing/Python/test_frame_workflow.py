@@ -23,7 +23,7 @@ from MedGSLib.io.meshes import read_mesh
 from MedGSLib.metrics_surface import roughness_deg, topology, triangles_of, volume_mm3
 from MedGSLib.model_file import load_model, save_model
 from MedGSLib.raster.gsplat_cuda import GsplatRasterizer
-from MedGSLib.volume import Volume
+from MedGSLib.volume import Label, Volume
 
 FRAMES, HEIGHT, WIDTH, RADIUS = 7, 36, 44, 9.0
 SMALL = ["--threads", "1", "--device", "cpu", "--quiet"]
@@ -160,6 +160,20 @@ def test_another_spacing_keeps_origin_and_directions(joint, tmp_path):
         meshes.append(triangles_of(read_mesh(path))[0])
     np.testing.assert_allclose(meshes[1], meshes[0], atol=1e-3)
     np.testing.assert_allclose(meshes[2], turned[:3, 3] + 0.5 * (meshes[0] - turned[:3, 3]), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "extension", "fits"), [(1004, "png", True), (1004, "jpg", False), (70000, "png", False), (7, "bmp", True)]
+)
+def test_a_model_file_is_rendered_beside_itself_with_the_values_of_its_segments(value, extension, fits, joint, tmp_path, capsys):
+    gaussians, header = load_model(ModelFolder(joint).model_path())
+    two_masks = replace(header, window=None, labels=(Label(3, "a"), Label(value, "b")))
+    save_model(tmp_path / "model.medgs", gaussians, two_masks)
+    assert main(["render", "-m", str(tmp_path / "model.medgs"), "--extension", extension, *SMALL]) == (0 if fits else 2)
+    if fits:
+        assert value in np.asarray(Image.open(tmp_path / "render_mask" / f"00003_0.{extension}"))
+    else:
+        assert f"{value}, and {extension} files" in capsys.readouterr().err and not (tmp_path / "render_mask").exists()
 
 
 def test_smoothing_keeps_the_volume_and_lessens_the_roughness(joint, tmp_path):
