@@ -16,7 +16,7 @@ from MedGSLib.memory import refuse_too_large
 from MedGSLib.prior.image import ImagePrior, image_prior
 from MedGSLib.prior.mask import mask_prior
 from MedGSLib.prior.mask_distance import soft_occupancy
-from MedGSLib.prior.profile import SliceProfile
+from MedGSLib.prior.profile import MOST_GAPS, SliceProfile
 from MedGSLib.prior.thick import filled_as_annotated
 from MedGSLib.prior.thickness_check import supported_profile, thickness_doubt
 from MedGSLib.progress import Reporter
@@ -148,9 +148,20 @@ def thickness_profile(stack: SliceStack, config: ReconstructionConfig, factor: i
             raise InputError(f"A {config.slice_profile} slice profile needs the slice thickness; give it with --slice-thickness.")
         return SliceProfile()
     width = thickness / stack.gap_mm
-    if width * factor < THIN_PROFILE:
+    if width * factor < THIN_PROFILE or header_too_thick(stack, config):
         return SliceProfile()
     return SliceProfile("box" if config.slice_profile == "auto" else config.slice_profile, width)
+
+
+def header_too_thick(stack: SliceStack, config: ReconstructionConfig) -> bool:
+    """Whether the header's slice thickness is more than a profile covers; one that the user gave is refused instead."""
+    thickness = stack.slice_thickness_mm
+    if config.slice_profile != "auto" or thickness is None or thickness / stack.gap_mm <= MOST_GAPS:
+        return False
+    try:
+        return float(stack.meta.get("slice_thickness_mm", "nan")) == thickness
+    except ValueError:
+        return False
 
 
 def _believed_profile(
@@ -165,11 +176,16 @@ def _believed_profile(
 
     Assuming too thick a slice does damage, too thin a one little (method study, section 9). What was found goes into ``report``.
     """
-    if profile.kind == "point":
+    if report["factor"] > 1 and header_too_thick(stack, config):
+        width = float(stack.slice_thickness_mm or 0.0) / stack.gap_mm
+        reason = f"The slice thickness in the header is {width:.3g} slice gaps, more than the {MOST_GAPS} that can be reckoned with."
+        found: dict[str, Any] = {"doubtful": True, "reason": reason, "width_in_gaps": width}
+    elif profile.kind == "point":
         return profile
-    found = thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), profile)
-    if found["doubtful"] and config.slice_profile == "auto":
-        profile = supported_profile(slices, stack.coordinates, gap_over_pixel(stack), profile)
+    else:
+        found = thickness_doubt(slices, stack.coordinates, gap_over_pixel(stack), profile)
+        if found["doubtful"] and config.slice_profile == "auto":
+            profile = supported_profile(slices, stack.coordinates, gap_over_pixel(stack), profile)
     report["profile"] |= found | {"used_width_in_gaps": profile.width}
     if found["doubtful"]:
         reporter.message(f"{found['reason']} {thickness_decision(report['profile'])}", level="warning")
@@ -180,6 +196,8 @@ def thickness_decision(profile: dict[str, Any]) -> str:
     """What was done about a doubtful slice thickness, as a sentence; ``profile`` is that of the report."""
     if profile["used_width_in_gaps"] == profile["width_in_gaps"]:
         return "It is used because it was asked for."
+    if profile["used_width_in_gaps"] == 0:
+        return "The reconstruction takes the slices as thin; give the true thickness with --slice-thickness."
     return f"The reconstruction takes {100 * profile['used_width_in_gaps'] / profile['width_in_gaps']:.0f} % of it."
 
 

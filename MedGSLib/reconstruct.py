@@ -122,13 +122,14 @@ def reconstruct(
     if checkpoint_dir is not None:
         checkpoints = CheckpointStore(checkpoint_dir, fingerprint(stack, config), config.checkpoint_interval_s)
     fitted = fit_stack(stack, config, reporter, checkpoints, live_preview)
-    check = None
+    check, unchecked = None, ""
     if config.self_check:
         try:
             check = self_check(fitted.prepared.stack, config, _left_out_result, reporter)
         except InputError as error:
+            unchecked = str(error)
             logger.warning("The result could not be checked on slices that are left out: %s", error)
-    result = _assemble(fitted, config, check, reporter)
+    result = _assemble(fitted, config, check, unchecked, reporter)
     result.report["timings"] = fitted.seconds | {"total_s": time.monotonic() - started}
     return result
 
@@ -268,7 +269,7 @@ def _surfaces(
     return meshes
 
 
-def _assemble(fitted: Fitted, config: ReconstructionConfig, check: SelfCheck | None, reporter: Reporter) -> Reconstruction:
+def _assemble(fitted: Fitted, config: ReconstructionConfig, check: SelfCheck | None, unchecked: str, reporter: Reporter) -> Reconstruction:
     prepared, stack = fitted.prepared, fitted.prepared.stack
     image, uncertainty = _image_and_band(fitted, check)
     occupancy = _checked_occupancy(fitted, check)
@@ -278,7 +279,7 @@ def _assemble(fitted: Fitted, config: ReconstructionConfig, check: SelfCheck | N
         labels = label_map(occupancy, tuple(label.value for label in stack.labels), exclusive)
         meshes = _surfaces(fitted, occupancy, exclusive, check, reporter)
     header = model_header(prepared, config, fitted.gaussians.settings)
-    report = describe(prepared, config, fitted.fit_report, fitted.backend, fitted.rendered, meshes, check)
+    report = describe(prepared, config, fitted.fit_report, fitted.backend, fitted.rendered, meshes, check, unchecked)
     return Reconstruction(stack, prepared.grid, fitted.gaussians, header, image, occupancy, labels, uncertainty, meshes, report)
 
 

@@ -39,10 +39,12 @@ def describe(
     rendered: NDArray[np.float32],
     meshes: dict[str, vtkPolyData],
     check: SelfCheck | None,
+    unchecked: str = "",
 ) -> dict[str, Any]:
     """Everything worth knowing about a run but its timings.
 
     :param rendered: (T, C, H, W), what the Gaussians alone render on the output grid.
+    :param unchecked: why the check failed, a sentence, where it did.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -63,12 +65,12 @@ def describe(
         },
         "segments": {name: _segment(mesh, prepared, name, check) for name, mesh in meshes.items()},
         "self_check": None if check is None else check.as_dict(),
-        "remarks": remarks(prepared, config, check),
+        "remarks": remarks(prepared, config, check, unchecked),
         "versions": versions(),
     }
 
 
-def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfCheck | None) -> list[str]:
+def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfCheck | None, unchecked: str = "") -> list[str]:
     """What a user should read before trusting the result, one sentence each; empty where nothing is out of the ordinary."""
     found = []
     missed = int(np.count_nonzero(prepared.grid.acquired < 0))
@@ -92,7 +94,8 @@ def remarks(prepared: Preparation, config: ReconstructionConfig, check: SelfChec
         found.append("Neighbouring slices overlap or were smoothed together, so the result is as smooth along the stack as they are.")
     if check is None:
         if config.self_check:
-            found.append("There are too few slices to leave any out, so the result is unchecked.")
+            too_few = "There are too few slices to leave any out, so the result is unchecked."
+            found.append(f"The result could not be checked on left-out slices: {unchecked}" if unchecked else too_few)
         return found
     if check.share < 1.0:
         part = f"{100 * (1 - check.share):.0f} %"

@@ -13,7 +13,7 @@ from MedGSLib.baselines import images as image_baselines
 from MedGSLib.baselines.masks import sdf_linear
 from MedGSLib.config import PRESETS, Mode, ReconstructionConfig
 from MedGSLib.metrics import best_share, dice, mean_psnr, mean_ssim
-from MedGSLib.preparation import Preparation, slice_profile
+from MedGSLib.preparation import Preparation, header_too_thick, slice_profile
 from MedGSLib.prior.mask_distance import signed_distance_2d, soft_occupancy
 from MedGSLib.progress import Reporter
 from MedGSLib.volume import SliceStack
@@ -95,6 +95,8 @@ def self_check(stack: SliceStack, config: ReconstructionConfig, reconstruct: Rec
     kept = np.arange(0, part.shape[0], 2)
     left_out = np.arange(1, part.shape[0], 2)
     thick = slice_profile(part, config, THICK_SCALE).kind != "point"
+    if header_too_thick(part, config):
+        config = replace(config, slice_profile="point")
     result = reconstruct(part.select(kept), _quick(config, scale=THICK_SCALE if thick else 2), reporter)
     rows = _rows(result.prepared, part.positions_mm[left_out])
     check = SelfCheck(len(left_out))

@@ -17,6 +17,8 @@ FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 GAUSSIAN_REACH = 2.5
 """A Gaussian profile is cut at this many standard deviations."""
 NEGLIGIBLE_WEIGHT = 1e-6
+MOST_GAPS = 8
+"""Thickness, in slice gaps, up to which a profile is supported."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class SliceProfile:
     def __post_init__(self) -> None:
         if self.kind not in ("point", "box", "gaussian"):
             raise InputError(f"The slice profile must be point, box or gaussian, not '{self.kind}'.")
-        if self.kind != "point" and not (math.isfinite(self.width) and 0 < self.width <= 8):
-            raise InputError(f"A slice thickness of {self.width:g} slice gaps is outside the supported range of 0 to 8.")
+        if self.kind != "point" and not (math.isfinite(self.width) and 0 < self.width <= MOST_GAPS):
+            range_text = f"A slice thickness of {self.width:g} slice gaps is outside the supported range of 0 to {MOST_GAPS}"
+            raise InputError(f"{range_text}; give a smaller --slice-thickness, or --slice-profile point to take the slices as thin.")
 
     def weights(self, factor: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The profile on the grid that divides each gap into ``factor`` sub-slices.

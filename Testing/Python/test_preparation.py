@@ -176,6 +176,19 @@ def test_a_thickness_that_the_slices_contradict_is_narrowed_unless_asked_for_by_
     assert any(profile["reason"] in (message or "") and thickness_decision(profile) in message for message in messages)
 
 
+def test_a_header_with_an_impossible_thickness_is_not_believed_and_one_that_was_given_is_refused():
+    told = make_stack(thickness=10 * GAP)
+    header = replace(told, meta={"slice_thickness_mm": f"{10 * GAP:g}"})
+    prepared = prepare(header, recipe(scale=3), Reporter())
+    profile = prepared.report["profile"]
+    assert prepared.profile.kind == "point" and (profile["width_in_gaps"], profile["used_width_in_gaps"]) == (10.0, 0.0)
+    assert profile["doubtful"] and "10 slice gaps" in profile["reason"] and "thin" in thickness_decision(profile)
+    assert "doubtful" not in prepare(header, recipe(scale=1), Reporter()).report["profile"]
+    for stack, asked in ((told, "auto"), (header, "box"), (replace(told, meta={"slice_thickness_mm": "3 mm"}), "auto")):
+        with pytest.raises(InputError, match="--slice-profile point"):
+            prepare(stack, recipe(scale=3, slice_profile=asked), Reporter())
+
+
 def partly_filled_stack(*, thickness=GAP, mode="mask") -> SliceStack:
     """The ball of :func:`make_stack` on anisotropic pixels, its mask the share of each slab that it fills."""
     stack = make_stack(pixel=(1.4, 0.9), thickness=thickness)

@@ -126,6 +126,8 @@ def test_what_is_out_of_the_ordinary_is_remarked_on():
     assert described(**doubtful, used_width_in_gaps=0.8)["remarks"] == ["The slices are thinner. The reconstruction takes 80 % of it."]
     wanted = described(**doubtful, used_width_in_gaps=1.0)["remarks"]
     assert "asked for" in wanted[0]
+    ignored = {"doubtful": True, "reason": "The header is wrong.", "width_in_gaps": 10.0, "used_width_in_gaps": 0.0}
+    assert described(**ignored)["remarks"][0].startswith("The header is wrong. The reconstruction takes the slices as thin")
     (blended,) = described(check=SelfCheck(5, alternative="cubic", share=0.7))["remarks"]
     assert "'cubic'" in blended and "30 %" in blended
 

@@ -115,6 +115,20 @@ def test_thick_slices_are_compared_with_what_thick_slices_would_show():
     assert check.image["medgs"]["psnr_db"] > 80.0 and check.share == 1.0
 
 
+def test_an_impossible_thickness_of_the_header_plays_no_part_in_the_check():
+    stack = replace(make_stack(), slice_thickness_mm=10 * GAP, meta={"slice_thickness_mm": f"{10 * GAP:g}"})
+    oracle = Oracle(stack)
+    assert self_check(stack, recipe(), oracle, Reporter()) is not None
+    _, asked = oracle.asked[0]
+    assert (asked.slice_profile, asked.scale) == ("point", 2)
+
+
+def test_a_check_that_fails_says_why():
+    result = reconstruct(replace(make_stack(), slice_thickness_mm=10 * GAP), recipe(scale=1, iterations=2))
+    (remark,) = result.report["remarks"]
+    assert "10 slice gaps" in remark and "--slice-profile point" in remark and "too few" not in remark
+
+
 def test_large_stacks_are_checked_on_a_bounded_part_round_their_middle():
     stack = replace(make_stack(slices=40, size=(200, 170)), occupancy=None, labels=())
     oracle = Oracle(replace(stack, image=stack.image[:, 20:180, 5:165]))
