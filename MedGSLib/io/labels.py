@@ -162,7 +162,7 @@ def _with_empty_slices(volume: Volume, path: Path) -> Volume:
     voxels[places] = volume.voxels
     matrix = volume.ijk_to_ras.copy()
     matrix[:3, 2] *= gap / geometry.spacing(matrix)[2]
-    logger.warning("The mask %s has no file for %d of its slices; these are taken as empty, not interpolated.", path, len(voxels) - len(places))
+    logger.warning("The mask %s has no file for %d of its slices; they are empty, not interpolated.", path, len(voxels) - len(places))
     return Volume(voxels, matrix, None, volume.meta)
 
 
