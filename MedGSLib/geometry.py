@@ -57,6 +57,13 @@ def spacing(ijk_to_ras: Matrix) -> NDArray[np.float64]:
     return np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
 
 
+def with_slice_gap(ijk_to_ras: Matrix, gap_mm: float) -> Matrix:
+    """The same grid with slices ``gap_mm`` apart along k; the first one stays."""
+    matrix = ijk_to_ras.copy()
+    matrix[:3, 2] *= gap_mm / spacing(ijk_to_ras)[2]
+    return matrix
+
+
 def shifted_origin(ijk_to_ras: Matrix, start_ijk: Sequence[float]) -> Matrix:
     """:return: the matrix of a crop that starts at voxel ``start_ijk`` of the given one."""
     moved = ijk_to_ras.copy()

@@ -53,8 +53,7 @@ class Volume:
         distances = np.abs(positions - positions[0])
         even = geometry.regular_gap(distances)
         gap = even if even is not None else float(np.median(np.abs(gaps)))
-        matrix = self.ijk_to_ras.copy()
-        matrix[:3, 2] *= gap / geometry.spacing(matrix)[2]
+        matrix = geometry.with_slice_gap(self.ijk_to_ras, gap)
         return replace(self, ijk_to_ras=matrix, positions_mm=distances if even is None else None)
 
 

@@ -94,9 +94,7 @@ class Segmentation:
         """The same layers at the slice positions of an image that they were drawn on, where those were corrected after the drawing."""
         if self.layers.shape[1:] != volume.voxels.shape:
             return self
-        matrix = self.ijk_to_ras.copy()
-        matrix[:3, 2] *= geometry.spacing(volume.ijk_to_ras)[2] / geometry.spacing(matrix)[2]
-        return replace(self, ijk_to_ras=matrix)
+        return replace(self, ijk_to_ras=geometry.with_slice_gap(self.ijk_to_ras, float(geometry.spacing(volume.ijk_to_ras)[2])))
 
 
 def filled_share(layer: NDArray, segment: Segment) -> NDArray:
@@ -160,10 +158,8 @@ def _with_empty_slices(volume: Volume, path: Path) -> Volume:
     gap, places = found
     voxels = np.zeros((int(places[-1]) + 1, *volume.voxels.shape[1:]), volume.voxels.dtype)
     voxels[places] = volume.voxels
-    matrix = volume.ijk_to_ras.copy()
-    matrix[:3, 2] *= gap / geometry.spacing(matrix)[2]
     logger.warning("The mask %s has no file for %d of its slices; they are empty, not interpolated.", path, len(voxels) - len(places))
-    return Volume(voxels, matrix, None, volume.meta)
+    return Volume(voxels, geometry.with_slice_gap(volume.ijk_to_ras, gap), meta=volume.meta)
 
 
 def read_labels(path: Path) -> Tuple[Volume, Tuple[Label, ...]]:

@@ -87,10 +87,10 @@ def _same_positions(segmentation: Segmentation, volume: Volume) -> bool:
 def _same_grid(shape_kji: Sequence[int], matrix: Matrix, volume: Volume) -> bool:
     if tuple(shape_kji) != volume.voxels.shape:
         return False
-    own = matrix.copy()
+    own = matrix
     if volume.positions_mm is not None:
         # A file cannot state irregular positions, so the slices of a mask drawn on them correspond one to one whatever its slice spacing.
-        own[:3, 2] *= geometry.spacing(volume.ijk_to_ras)[2] / geometry.spacing(own)[2]
+        own = geometry.with_slice_gap(matrix, float(geometry.spacing(volume.ijk_to_ras)[2]))
     corners = _corners(shape_kji, 0.0)
     apart = geometry.transform_points(own, corners) - geometry.transform_points(volume.ijk_to_ras, corners)
     return bool(np.linalg.norm(apart, axis=1).max() <= SAME_PLACE * geometry.spacing(own).min())

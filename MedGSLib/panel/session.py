@@ -196,8 +196,9 @@ def choiceOf(scene: slicer.vtkMRMLScene, folder: JobFolder) -> OutputChoice:
     except MedGSError:
         return OutputChoice()
     choice: Dict[str, Any] = {name: bool(stored[name]) for name in _WANTED if name in stored}
-    for name, kind in _TARGETS.items():
-        if name in stored and isInputIn(scene, folder):
+    targets = {name: kind for name, kind in _TARGETS.items() if name in stored}
+    if targets and isInputIn(scene, folder):
+        for name, kind in targets.items():
             nodeId, nodeName = stored[name]
             choice[name] = nodeByHint(scene, nodeId, nodeName, kind)
     return OutputChoice(**choice)
