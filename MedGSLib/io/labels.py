@@ -108,6 +108,14 @@ def inside_any(layer: NDArray, segments: Sequence[Segment]) -> NDArray[np.bool_]
     return np.asarray(inside, dtype=bool)
 
 
+def slices_with(layers: NDArray, segments: Sequence[Segment]) -> NDArray[np.bool_]:
+    """bool (len(segments), S), the slices of ``layers`` (n, S, H, W) on which each segment fills a voxel, at least to a half."""
+    if _holds_shares(layers):
+        return np.array([np.any(inside_any(layers[segment.layer], [segment]), axis=(1, 2)) for segment in segments])
+    drawn = {number: [set(np.unique(part).tolist()) for part in layers[number]] for number in {segment.layer for segment in segments}}
+    return np.array([[segment.label.value in values for values in drawn[segment.layer]] for segment in segments])
+
+
 def read_segmentation(path: Path) -> Segmentation:
     """Read a label map (whole numbers), a partial-volume mask (shares 0..1) or a Slicer segmentation, overlapping layers included.
 

@@ -15,7 +15,7 @@ from MedGSLib import geometry
 from MedGSLib.errors import InputError
 from MedGSLib.io import frame_files
 from MedGSLib.io.annotated import annotated_slices, looks_sparse
-from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, filled_share, inside_any, read_segmentation, segmentation_of
+from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, filled_share, inside_any, read_segmentation, segmentation_of, slices_with
 from MedGSLib.io.resample import onto_grid
 from MedGSLib.io.volumes import Positions, parse_positions, read_volume
 from MedGSLib.volume import Label, SliceStack, Volume
@@ -120,7 +120,7 @@ def _assemble(
         layers = segmentation.layers.transpose(0, *(1 + a for a in order))
         inside = _inside(layers, segments)
         believed = annotated_slices(annotated, np.any(inside, axis=(1, 2)))
-        if annotated == "auto" and believed.all():
+        if annotated == "auto" and believed.all() and len(segments) > 1:
             _warn_of_sparse_segments(layers, segments)
         if margin_mm is not None:
             window = _window(inside, believed, positions, (float(mm[row]), float(mm[column])), margin_mm)
@@ -180,8 +180,7 @@ def _inside(layers: NDArray, segments: Sequence[Segment]) -> NDArray[np.bool_]:
 
 def _warn_of_sparse_segments(layers: NDArray, segments: Sequence[Segment]) -> None:
     """Where all slices count as annotated because of other segments, a sparse one falls into pieces."""
-    filled = [np.any(inside_any(layers[segment.layer], [segment]), axis=(1, 2)) for segment in segments]
-    sparse = [segment.label.name for segment, slices in zip(segments, filled) if looks_sparse(slices)]
+    sparse = [segment.label.name for segment, filled in zip(segments, slices_with(layers, segments)) if looks_sparse(filled)]
     if sparse:
         logger.warning(
             "%s: drawn on every n-th slice only and taken as empty between them, as other segments are on all slices; if that is wrong, "
