@@ -23,7 +23,7 @@ from MedGSLib.progress import Reporter
 from MedGSLib.training.checkpoint import PRIOR_STAGE, CheckpointStore, cpu_copy
 from MedGSLib.training.config import TrainingConfig
 from MedGSLib.training.targets import TrainingTargets
-from MedGSLib.volume import SliceStack, distinct_labels
+from MedGSLib.volume import SliceStack, distinct_labels, header_thickness_mm
 
 logger = logging.getLogger(__name__)
 
@@ -158,10 +158,7 @@ def header_too_thick(stack: SliceStack, config: ReconstructionConfig) -> bool:
     thickness = stack.slice_thickness_mm
     if config.slice_profile != "auto" or thickness is None or thickness / stack.gap_mm <= MOST_GAPS:
         return False
-    try:
-        return float(stack.meta.get("slice_thickness_mm", "nan")) == thickness
-    except ValueError:
-        return False
+    return header_thickness_mm(stack.meta, stack.axis) == thickness
 
 
 def _believed_profile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -155,3 +156,14 @@ class SliceStack:
             positions_mm=self.positions_mm[slices] - first,
             plane_to_ras=plane_to_ras,
         )
+
+
+def header_thickness_mm(meta: Dict[str, str], axis: int) -> Optional[float]:
+    """The slice thickness in a volume's header, which is about k, for slices stacked along ``axis``; None where it says nothing usable."""
+    if axis != 2:
+        return None
+    try:
+        thickness = float(meta.get("slice_thickness_mm", "nan"))
+    except ValueError:
+        return None
+    return thickness if math.isfinite(thickness) and thickness > 0 else None

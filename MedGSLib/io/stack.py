@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from MedGSLib.io.annotated import annotated_slices, looks_sparse
 from MedGSLib.io.labels import LabelChoice, Segment, Segmentation, filled_share, inside_any, read_segmentation, segmentation_of, slices_with
 from MedGSLib.io.resample import onto_grid
 from MedGSLib.io.volumes import Positions, parse_positions, read_volume
-from MedGSLib.volume import Label, SliceStack, Volume
+from MedGSLib.volume import Label, SliceStack, Volume, header_thickness_mm
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def _assemble(
         plane_to_ras=plane_to_ras,
         axis=axis,
         start_ijk=(start_ijk[0], start_ijk[1], start_ijk[2]),
-        slice_thickness_mm=slice_thickness_mm if slice_thickness_mm is not None else _thickness(grid.meta, along),
+        slice_thickness_mm=slice_thickness_mm if slice_thickness_mm is not None else header_thickness_mm(grid.meta, along),
         meta={**grid.meta, "voxel_type": str(grid.voxels.dtype)},
     )
 
@@ -215,14 +215,3 @@ def _window(
 
 def _span(indices: NDArray[np.int64], margin: int, count: int) -> slice:
     return slice(max(int(indices[0]) - margin, 0), min(int(indices[-1]) + margin + 1, count))
-
-
-def _thickness(meta: Dict[str, str], along: int) -> Optional[float]:
-    """The slice thickness of the header, which is about k."""
-    if along != 2:
-        return None
-    try:
-        thickness = float(meta.get("slice_thickness_mm", "nan"))
-    except ValueError:
-        return None
-    return thickness if math.isfinite(thickness) and thickness > 0 else None
